@@ -1,0 +1,1 @@
+"""Emulator of virtual address translation under a hypervisor."""
