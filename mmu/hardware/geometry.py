@@ -1,0 +1,148 @@
+"""From a processor's configuration to rows of slots and an empty machine."""
+
+import mmap
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from mmu.config import Array, Cache, Processor
+from mmu.errors import InputError
+from mmu.hardware.entry import EPT, EPT_WITHOUT_DIRTY
+from mmu.hardware.machine import (
+    EVENTS,
+    FAULT_FIELDS,
+    FETCH,
+    FETCH_SIDE,
+    KINDS,
+    MOST_REFERENCES,
+    READ_ACCESS,
+    SIDES,
+    SUPERVISOR,
+    WRITE_ACCESS,
+    Formats,
+    Machine,
+)
+from mmu.hardware.rows import CONTEXTS, EMPTY, L2_DATA, LINEAR, Rows, Words
+
+SIZE_NAMES = ("4k", "2m", "1g")
+MAP_NORESERVE = 0x4000  # Linux; Python does not name it before 3.13
+
+
+class Row(NamedTuple):
+    """One row before it is laid out."""
+
+    name: str  # as in result files: "l2.4k", "nested.2m", "pde"
+    cache: Cache | None  # None: absent
+    size: int
+    shares: bool  # stands over the slots of the row before it
+
+
+def tlb_rows(prefix: str, arrays: Iterable[Array], sizes: tuple[str, ...]) -> list[Row]:
+    """Return the rows of one level: smallest pages first, each array's sizes over the same slots.
+
+    A page size that nothing in the run can have gets no row: a look-up there could not hit.
+    """
+    rows: list[Row] = []
+    for array in arrays:
+        held = [size for size in array.sizes if size in sizes]
+        for i, size in enumerate(held):
+            rows.append(Row(f"{prefix}.{size}", array, SIZE_NAMES.index(size), i > 0))
+    return rows
+
+
+def processor_rows(processor: Processor, sizes: tuple[str, ...]) -> list[list[Row]]:
+    """Return the rows of each group of a logical processor, in the order of `rows.GROUPS`."""
+    walk = processor.walk_caches
+    caches = (("pde", walk.pde), ("pdpte", walk.pdpte), ("pml4e", walk.pml4e))
+    nested = [processor.nested_tlb] if processor.nested_tlb else []
+    return [
+        tlb_rows("l1_data", processor.l1_data, sizes),
+        tlb_rows("l1_fetch", processor.l1_fetch, sizes),
+        tlb_rows("l2", processor.l2, sizes),
+        [],  # both sides share one L2
+        tlb_rows("nested", nested, ("4k", "2m")),
+        [Row(name, cache, level, False) for level, (name, cache) in enumerate(caches)],
+    ]
+
+
+def lay_out(groups: list[list[Row]]) -> tuple[Rows, int]:
+    """Give every row its slots; returns the rows and the number of slots."""
+    columns: list[tuple[int, int, int, int, int, int]] = []
+    begin, free = [0], 0
+    for group in groups:
+        for row in group:
+            cache = row.cache
+            sets, ways, fold = (cache.sets, cache.ways, cache.fold) if cache else (1, 0, LINEAR)
+            first = columns[-1][0] if row.shares else free
+            free += 0 if row.shares else sets * ways
+            mask = 0 if sets & (sets - 1) else sets - 1
+            columns.append((first, sets, mask, fold, ways, row.size))
+        begin.append(len(columns))
+    table = [np.array(column, np.int64) for column in zip(*columns, strict=True)]
+    return Rows(*table, begin=np.array(begin, np.int64)), free
+
+
+def lazy_words(size: int) -> Words:
+    """Return `size` bytes of zeroed memory as int64 words, committed page by page when written."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
+    try:
+        pages = mmap.mmap(-1, size, flags=flags)
+    except (OSError, OverflowError, ValueError) as error:
+        raise InputError(
+            f"host memory: found {size} bytes, which this system cannot map ({error}); "
+            "choose less with --host-memory"
+        ) from None
+    # Large pages would commit 2 MiB for each table that is written.
+    pages.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(pages, np.int64)
+
+
+def build_machine(
+    groups: list[list[Row]], owners: int, memory: int, *, nested_dirty: bool, lps: int = 1
+) -> Machine:
+    """Build a machine with nothing cached, mapped or counted.
+
+    Parameters
+    ----------
+    groups : list of list of Row
+        As `processor_rows` returns them.
+    owners : int
+        Virtual machines, and the hypervisor.
+    memory : int
+        Machine memory, bytes.
+    nested_dirty : bool
+        The processor sets accessed and dirty bits in nested entries (EPTP bit 6).
+    lps : int
+        Logical processors.
+    """
+    rows, slots = lay_out(groups)
+    accounts = 2 * (owners - 1)
+    fetch = [kind % SUPERVISOR == FETCH for kind in range(KINDS)]
+    nested = EPT if nested_dirty else EPT_WITHOUT_DIRTY
+    return Machine(
+        tag=np.full((lps, slots), EMPTY, np.int64),
+        frame=np.zeros((lps, slots), np.int64),
+        last=np.full((lps, SIDES), EMPTY, np.int64),
+        rows=rows,
+        side=np.array([FETCH_SIDE if f else 0 for f in fetch], np.int64),
+        level2=np.array([L2_DATA, L2_DATA], np.int64),
+        formats=Formats(
+            nested.code,
+            nested.present,
+            nested.accessed,
+            nested.dirty,
+            WRITE_ACCESS if nested_dirty else READ_ACCESS,
+        ),
+        memory=lazy_words(memory),
+        root=np.zeros(CONTEXTS, np.int64),
+        nested=np.full(CONTEXTS, -1, np.int64),
+        vm=np.full(CONTEXTS, owners - 1, np.int64),
+        events=np.zeros((lps, accounts, len(EVENTS)), np.int64),
+        hits=np.zeros((lps, accounts, len(rows.first)), np.int64),
+        references=np.zeros((lps, accounts, MOST_REFERENCES), np.int64),
+        evictions=np.zeros((lps, owners, owners), np.int64),
+        fault=np.zeros((lps, FAULT_FIELDS), np.int64),
+    )
+
+

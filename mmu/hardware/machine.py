@@ -1,0 +1,89 @@
+"""Everything that one memory access may touch, as a tree of arrays."""
+
+from typing import NamedTuple
+
+
+from mmu.hardware.rows import Rows, Words
+from mmu.jit import at, inlined
+
+# Kinds of access: of the user; + 3 for the supervisor.
+READ_ACCESS, WRITE_ACCESS, FETCH = 0, 1, 2
+SUPERVISOR = 3
+KINDS = 6
+DATA_SIDE, FETCH_SIDE, SIDES = 0, 1, 2
+
+# What is counted, per account.
+EVENTS = (
+    "accesses",
+    "instructions",
+    "data_accesses",
+    "l1_data_misses",  # completed accesses whose L1 did not hold the page, by side
+    "l1_fetch_misses",
+    "l2_lookups",  # also those of attempts that ended in a fault
+    "walks",  # completed, after a miss of every TLB
+    "dirty_walks",  # completed, because the entry found denied the access: a write to a clean page
+    "fault_walks",  # ended in a page fault or a nested fault
+    "guest_references",  # guest entries read
+    "nested_references",  # nested entries read
+    "nested_lookups",  # guest-physical addresses translated
+    "updates",  # entries whose accessed or dirty bit was set
+    "guest_faults",
+    "nested_faults",
+    "exits",
+    "switches",
+)
+(
+    ACCESSES, INSTRUCTIONS, DATA_ACCESSES, L1_DATA_MISSES, L1_FETCH_MISSES, L2_LOOKUPS, WALKS,
+    DIRTY_WALKS, FAULT_WALKS, GUEST_REFERENCES, NESTED_REFERENCES, NESTED_LOOKUPS, UPDATES,
+    GUEST_FAULTS, NESTED_FAULTS, EXITS, SWITCHES,
+) = range(17)  # fmt: skip
+MOST_REFERENCES = 64  # longest walk is 35 (5-level guest in 5-level nested tables)
+
+# Fields of `Machine.fault`.
+FAULT_OUTCOME, FAULT_GVA, FAULT_GPA, FAULT_FIELDS = 0, 1, 2, 3
+
+
+class Formats(NamedTuple):
+    """How nested entries are read."""
+
+    code: int  # format of nested entries: entry.X86_CODE or entry.EPT_CODE
+    present: int  # mask of nested entries
+    accessed: int  # mask; 0: the processor sets no accessed bit in nested entries
+    dirty: int  # mask; 0: as above
+    table_kind: int  # kind of nested access that reading a guest entry is
+
+
+class Machine(NamedTuple):
+    """The state of all logical processors, machine memory, and the counters.
+
+    An *account* is who a count is booked to: account `v` is virtual machine `v` itself, account
+    `vms + v` the hypervisor working for it. An *owner* is a virtual machine, or the hypervisor (last).
+    """
+
+    tag: Words  # [lp, slot] tag word; EMPTY where free
+    frame: Words  # [lp, slot] frame word
+    last: Words  # [lp, side] tag word (4 KiB) of the page each side used last; EMPTY: forgotten
+    rows: Rows
+    side: Words  # [kind]
+    level2: Words  # [side] group of the L2 that backs a side
+    formats: Formats
+    memory: Words  # [word] machine memory, 8 bytes a word
+    root: Words  # [context] address of the guest's root table: guest-physical; machine if native
+    nested: Words  # [context] machine address of the nested root table; -1: native
+    vm: Words  # [context] owner
+    events: Words  # [lp, account, event]
+    hits: Words  # [lp, account, row] look-ups answered; not kept for L1 rows
+    references: Words  # [lp, account, count] completed walks by table reads made
+    evictions: Words  # [lp, owner, owner] live L2 entries that the first dropped of the second
+    fault: Words  # [lp, field] how the last walk that did not complete ended
+
+
+@inlined
+def processor(machine: Machine, lp: int) -> Machine:
+    """Return the machine as one logical processor sees it: arrays lose their `lp` axis."""
+    return Machine(
+        machine.tag[lp], machine.frame[lp], machine.last[lp], machine.rows, machine.side,
+        machine.level2, machine.formats, machine.memory, machine.root, machine.nested, machine.vm,
+        machine.events[lp], machine.hits[lp], machine.references[lp], machine.evictions[lp],
+        machine.fault[lp],
+    )  # fmt: skip

@@ -1,0 +1,107 @@
+"""What a TLB entry holds, and how a level of TLBs is filled.
+
+A frame word, beside each tag word:
+
+     51            12 7         6        5    4 3      0
+    | frame address  | splinter | dirty | size | rights |
+
+A row without pages so large holds a piece of a page: its tag names the piece, its frame word the page.
+`splinter` marks an entry whose guest page is larger than itself; `dirty` is used by the nested TLB.
+"""
+
+from mmu.hardware.bits import page_number
+from mmu.hardware.entry import EXECUTE, READ, USER, WRITE
+from mmu.hardware.machine import Machine
+from mmu.hardware.rows import (
+    CONTEXT_SHIFT,
+    EMPTY,
+    NUMBER_SHIFT,
+    SIZE_SHIFT,
+    Rows,
+    fill,
+    set_start,
+)
+from mmu.jit import at, inlined
+
+FRAME_SIZE_SHIFT = 4
+FRAME_SIZE_MASK = 3
+FRAME_DIRTY = 1 << 6
+FRAME_SPLINTER = 1 << 7
+
+# Bit k of `denied` forbids kind k.
+DENY_READ, DENY_WRITE, DENY_FETCH = 0b001001, 0b010010, 0b100100
+DENY_USER = 0b000111
+
+
+@inlined
+def frame_size(word: int) -> int:
+    """Return the page size code of a frame word."""
+    return word >> FRAME_SIZE_SHIFT & FRAME_SIZE_MASK
+
+
+@inlined
+def denied_by(rights: int, dirty: bool) -> int:
+    """Return the kinds of access that an entry with these rights must not answer."""
+    denied = 0
+    if not rights & READ:
+        denied |= DENY_READ
+    if not (rights & WRITE and dirty):
+        denied |= DENY_WRITE
+    if not rights & EXECUTE:
+        denied |= DENY_FETCH
+    if not rights & USER:
+        denied |= DENY_USER
+    return denied
+
+
+@inlined
+def tag_key(context: int, page: int, size: int) -> int:
+    """Return the tag word, denying nothing, of a page of a context."""
+    return context << CONTEXT_SHIFT | page << NUMBER_SHIFT | size << SIZE_SHIFT
+
+
+@inlined
+def row_for(rows: Rows, group: int, size: int) -> int:
+    """Return the row of a group that holds pages of `size`, else of the next smaller size; or -1."""
+    best = -1
+    for row in range(rows.begin[at(group)], rows.begin[at(group + 1)]):
+        held = rows.size[at(row)]
+        if held == size:
+            return row
+        if held < size and (best < 0 or held > rows.size[at(best)]):
+            best = row
+    return best
+
+
+@inlined
+def fill_l1(
+    machine: Machine, side: int, context: int, gva: int, word: int, denied: int, stale: bool
+) -> None:
+    """Insert a translation into a side's L1; one that holds no page so large gets a piece of it."""
+    rows = machine.rows
+    row = row_for(rows, side, frame_size(word))
+    size = rows.size[at(row)]
+    page = page_number(gva, size)
+    start, ways = set_start(rows, row, page), rows.ways[at(row)]
+    key = tag_key(context, page, size) | denied
+    fill(machine.tag, machine.frame, start, ways, key, word, stale)
+
+
+@inlined
+def fill_l2(
+    machine: Machine, account: int, group: int, context: int, gva: int, word: int, denied: int,
+    stale: bool,
+) -> None:  # fmt: skip
+    """Insert a translation into an L2 that holds pages of its size, and book what that evicts."""
+    rows, size = machine.rows, frame_size(word)
+    row = row_for(rows, group, size)
+    if row < 0 or rows.size[at(row)] != size:
+        return
+    page = page_number(gva, size)
+    start, ways = set_start(rows, row, page), rows.ways[at(row)]
+    key = tag_key(context, page, size) | denied
+    lost = fill(machine.tag, machine.frame, start, ways, key, word, stale)
+    if lost != EMPTY:
+        hypervisor = machine.evictions.shape[0] - 1
+        by = min(account, hypervisor)
+        machine.evictions[at(by), at(machine.vm[at(lost >> CONTEXT_SHIFT)])] += 1
