@@ -1,0 +1,290 @@
+"""From a run's configuration to a machine that has booted: pools, spaces, schedule."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmu.config import RunConfig, VmConfig
+from mmu.errors import InputError, MmuError, OutOfMemory
+from mmu.hardware.bits import LARGE_BYTES, LARGE_FRAMES, PAGE_BYTES
+from mmu.hardware.entry import PRESENT, WRITABLE, X86
+from mmu.hardware.geometry import Row, build_machine, processor_rows
+from mmu.hardware.machine import (
+    DIRTY_WALKS,
+    EVENTS,
+    EXITS,
+    FAULT_WALKS,
+    FETCH,
+    GUEST_FAULTS,
+    GUEST_REFERENCES,
+    INSTRUCTIONS,
+    L2_LOOKUPS,
+    NESTED_FAULTS,
+    NESTED_LOOKUPS,
+    NESTED_REFERENCES,
+    READ_ACCESS,
+    SUPERVISOR,
+    SWITCHES,
+    UPDATES,
+    WALKS,
+    WRITE_ACCESS,
+    Machine,
+)
+from mmu.hardware.rows import CONTEXTS
+from mmu.software.dispatcher import CURRENT, MODES, NEXT_EXIT, NOW_FIELDS, UNITS, WARM
+from mmu.software.dispatcher import Schedule as Schedule
+from mmu.software.frames import HYPERVISOR, NONE, Frames, break_regions, pools, take_small
+from mmu.software.guest import map_pages
+from mmu.software.world import (
+    FIRST_GUEST_POOL,
+    HOST_POOL,
+    MAPPED,
+    OFF_LIMITS,
+    OUT_OF_MEMORY,
+    POLICIES,
+    RESERVE_POOL,
+    SHORT_BYTES,
+    SHORT_OWNER,
+    SHORT_POOL,
+    SMALL_PAGES,
+    World,
+)
+
+ROOT = 0  # the root partition's number; guests count from 1
+HYPERVISOR_CONTEXT = 0
+HYPERVISOR_CODE = -(1 << 47)  # 0xffff800000000000, where its code stands in its own space
+HYPERVISOR_DATA = HYPERVISOR_CODE + (1 << 39)
+
+
+class Cost(NamedTuple):
+    """What one event costs, and the cause its cycles are booked to."""
+
+    event: int
+    cause: str
+    cycles: int
+
+
+class Host:
+    """A booted host: the machine, its software, and who is who."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.native = config.mode == "native"
+        self.names = ["root", *(vm.name for vm in config.vms)]
+        self.vms: list[VmConfig | None] = [config.root, *config.vms]
+        self.groups = processor_rows(config.processor, self._page_sizes())
+        self.row_names = [row.name for group in self.groups for row in group]
+        owners = len(self.vms) + 1
+        self.machine: Machine = build_machine(
+            self.groups, owners, config.memory, nested_dirty=config.nested_dirty
+        )
+        self.world = self._world()
+        self.contexts: dict[tuple[int, int], int] = {}
+        self._open_hypervisor()
+        self.costs = self._costs()
+        self.schedule = self._schedule()
+
+    def _page_sizes(self) -> tuple[str, ...]:
+        """Page sizes that a translation of this run can have."""
+        for vm in self.vms:
+            if vm and vm.guest_pages != "4k" and (self.native or vm.nested_pages != "4k"):
+                return ("4k", "2m")
+        return ("4k",)
+
+    def _world(self) -> World:
+        config, vms = self.config, self.vms
+        reserve = config.reserve // LARGE_BYTES
+        sizes = [vm.memory // LARGE_BYTES if vm else 0 for vm in vms]
+        if not self.native:
+            sizes[ROOT] = 0  # its guest-physical memory is machine memory
+        bases = np.zeros(len(sizes), np.int64)
+        if self.native:
+            # Without a hypervisor each program owns a part of machine memory, and translation ends there.
+            bases = (reserve + np.cumsum([0, *sizes[:-1]])) * LARGE_FRAMES
+            self._check_fits(sizes)
+        frames = pools(
+            [0, reserve * LARGE_FRAMES, *bases.tolist()],
+            [reserve, config.memory // LARGE_BYTES - reserve, *sizes],
+        )
+        self._fragment(frames, sizes)
+        pool = [FIRST_GUEST_POOL + vm for vm in range(len(vms))]
+        if not self.native:
+            pool[ROOT] = HOST_POOL
+        leaf = [X86.leaf] * len(vms) + [PRESENT | WRITABLE]
+        world = World(
+            frames=frames,
+            pool=np.array([*pool, RESERVE_POOL], np.int64),
+            guest_policy=self._policies("guest_pages"),
+            nested_policy=self._policies("nested_pages"),
+            nested_root=np.full(len(vms) + 1, -1, np.int64),
+            identity=np.zeros(len(vms) + 1, np.int64),
+            leaf=np.array(leaf, np.int64),
+            first_touch=np.array([config.backing == "first-touch"], np.int64),
+            mapped=np.zeros((len(vms) + 1, len(MAPPED)), np.int64),
+            shortage=np.zeros(3, np.int64),
+        )
+        if not self.native:
+            world.identity[ROOT] = 1
+            for vm in range(len(vms)):
+                root = take_small(frames, RESERVE_POOL, HYPERVISOR)
+                if root == NONE:
+                    self._raise(OUT_OF_MEMORY, world)
+                world.nested_root[vm] = root * PAGE_BYTES
+                world.mapped[vm, MAPPED.index("nested_tables")] += 1
+        return world
+
+    def _check_fits(self, sizes: list[int]) -> None:
+        left = self.config.memory - self.config.reserve
+        for vm, regions in enumerate(sizes):
+            asked = regions * LARGE_BYTES
+            if asked > left:
+                raise OutOfMemory(
+                    self.names[vm], asked, left,
+                    f"{self.names[vm]}: out of memory: asked for {asked} bytes, {left} bytes of the "
+                    "host's are left; choose less with --memory or more with --host-memory",
+                )  # fmt: skip
+            left -= asked
+
+    def _policies(self, field: str) -> NDArray[np.int64]:
+        chosen = [POLICIES[getattr(vm, field)] if vm else SMALL_PAGES for vm in self.vms]
+        return np.array([*chosen, SMALL_PAGES], np.int64)
+
+    def _fragment(self, frames: Frames, sizes: list[int]) -> None:
+        """Break regions by the configured shares; frame 0 of every space is never given out."""
+        config = self.config
+        first = np.zeros(1, np.int64)
+        break_regions(frames, RESERVE_POOL, first, first)
+        shares = [(HOST_POOL, config.host_fragmentation)]
+        for vm, setting in enumerate(self.vms):
+            if setting and sizes[vm]:
+                shares.append((FIRST_GUEST_POOL + vm, setting.fragmentation))
+        for pool, share in shares:
+            regions = int(frames.begin[pool + 1] - frames.begin[pool])
+            random = np.random.default_rng([config.seed, pool])
+            chosen = random.permutation(regions)[: int(share * regions)]
+            taken = random.integers(0, LARGE_FRAMES, len(chosen))
+            if pool >= FIRST_GUEST_POOL:
+                taken[chosen == 0] = 0
+                if 0 not in chosen:
+                    chosen, taken = np.append(chosen, 0), np.append(taken, 0)
+            order = np.argsort(chosen)
+            break_regions(frames, pool, chosen[order], taken[order])
+
+    def _open_hypervisor(self) -> None:
+        """Map the pages that the hypervisor touches at exits, in a space of its own."""
+        config = self.config
+        pages = 0 if self.native else config.exit_code_pages
+        own = 0 if self.native else config.exit_data_pages
+        code = HYPERVISOR_CODE + PAGE_BYTES * np.arange(pages, dtype=np.int64)
+        data = HYPERVISOR_DATA + PAGE_BYTES * np.arange(own * len(self.vms), dtype=np.int64)
+        by_vm = data.reshape(len(self.vms), own)
+        self.footprint = np.hstack([np.broadcast_to(code, (len(self.vms), pages)), by_vm])
+        data_kinds = [WRITE_ACCESS if i % 2 else READ_ACCESS for i in range(own)]
+        kinds = [FETCH] * pages + data_kinds
+        self.footprint_kind = np.array([SUPERVISOR + kind for kind in kinds], np.uint8)
+        if self.native:
+            return
+        pages = np.concatenate([code, data])
+        self.check(map_pages(self.machine, self.world, 0, HYPERVISOR_CONTEXT, pages))
+
+    def _costs(self) -> list[Cost]:
+        config = self.config
+        latency, costs = config.processor.latencies, config.costs
+        nested_tlb = latency.nested_tlb if config.processor.nested_tlb else 0
+        return [
+            Cost(INSTRUCTIONS, "base", costs.cycles_per_instruction),
+            Cost(L2_LOOKUPS, "l2", latency.l2 if config.processor.l2 else 0),
+            Cost(WALKS, "walk_cache", latency.walk_cache),
+            Cost(DIRTY_WALKS, "walk_cache", latency.walk_cache),
+            Cost(FAULT_WALKS, "walk_cache", latency.walk_cache),
+            Cost(NESTED_LOOKUPS, "nested_tlb", nested_tlb),
+            Cost(GUEST_REFERENCES, "guest_table", latency.reference),
+            Cost(NESTED_REFERENCES, "nested_table", latency.reference),
+            Cost(UPDATES, "update", latency.update),
+            Cost(GUEST_FAULTS, "guest_fault", costs.guest_fault),
+            Cost(NESTED_FAULTS, "nested_fault", costs.nested_fault),
+            Cost(EXITS, "exit", costs.exit),
+            Cost(SWITCHES, "switch", costs.switch),
+        ]
+
+    def _schedule(self) -> Schedule:
+        config = self.config
+        vms = len(self.vms)
+        cost = np.zeros((2, len(EVENTS)), np.int64)
+        for event, _, cycles in self.costs:
+            cost[:, event] = cycles
+        cost[1, INSTRUCTIONS] = 0  # an exit's cost covers the handler's instructions
+        interval = 0
+        if config.exits_per_second and not self.native:
+            interval = max(config.processor.frequency_hz // config.exits_per_second, 1)
+        now = np.zeros((1, NOW_FIELDS), np.int64)
+        now[0, NEXT_EXIT] = interval
+        now[0, WARM] = not config.warm_up
+        now[0, CURRENT] = next(vm for vm, setting in enumerate(self.vms) if setting)
+        return Schedule(
+            now=now,
+            charged=np.zeros((1, vms), np.int64),
+            cost=cost,
+            mode=MODES.index(config.mode),
+            unit=UNITS.index(config.quantum.unit),
+            quantum=config.quantum.value,
+            exit_interval=interval,
+            flush_nested=int(config.processor.flush_nested),
+            warm_up=config.warm_up,
+            footprint=np.ascontiguousarray(self.footprint),
+            footprint_kind=self.footprint_kind,
+            hypervisor=HYPERVISOR_CONTEXT,
+            again=np.zeros(1, np.int64),
+            again_kind=np.zeros(1, np.uint8),
+        )
+
+    def context(self, vm: int, space: int) -> int:
+        """Return the context of a virtual machine's address space, interned at its first mention."""
+        key = (vm, space)
+        if key not in self.contexts:
+            context = len(self.contexts) + 1
+            if context >= CONTEXTS:
+                raise InputError(
+                    f"{self.names[vm]}: found address space {space}, number {context} of this run; "
+                    f"accepted: up to {CONTEXTS - 1} in all; replay fewer traces at once"
+                )
+            self.machine.vm[context] = vm
+            self.machine.nested[context] = self.world.nested_root[vm]
+            self.contexts[key] = context
+        return self.contexts[key]
+
+    def check(self, status: int) -> None:
+        """Raise what a kernel's negative status stands for."""
+        if status < 0:
+            self._raise(status, self.world)
+
+    def _raise(self, status: int, world: World) -> None:
+        if status == OUT_OF_MEMORY:
+            raise self._out_of_memory(world)
+        if status == OFF_LIMITS:
+            gpa = int(self.machine.fault[0, 1])
+            raise MmuError(
+                f"root: touched machine address {gpa:#x}, which the hypervisor reserves "
+                f"(0x0 to {self.config.reserve - 1:#x}) or the host has not"
+            )
+        raise AssertionError(f"a fault that no pager can mend: status {status}")
+
+    def _out_of_memory(self, world: World) -> OutOfMemory:
+        owner, pool = int(world.shortage[SHORT_OWNER]), int(world.shortage[SHORT_POOL])
+        asked = int(world.shortage[SHORT_BYTES])
+        left = int(world.frames.left[pool]) * PAGE_BYTES
+        name = [*self.names, "hypervisor"][owner]
+        where, remedy = "its own memory", "give it more with --memory"
+        if pool == RESERVE_POOL:
+            where, remedy = "the hypervisor's reserve", "give it more with --reserve"
+        elif pool == HOST_POOL:
+            where, remedy = "the host's memory", "give it more with --host-memory"
+        if asked == LARGE_BYTES and left >= asked:
+            remedy = "no 2 MiB of it are free in one piece: use auto pages, or less fragmentation"
+        return OutOfMemory(
+            name, asked, left,
+            f"{name}: out of memory: asked for {asked} bytes of {where}, {left} bytes are left; {remedy}",
+        )  # fmt: skip
+
+

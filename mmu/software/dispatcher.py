@@ -1,0 +1,365 @@
+"""The compiled loop over slices: blocks, faults, exits, switches, and the clock.
+
+Everything that is not an access happens at the end of a block: see "blocks" in the README. One call
+runs many blocks, since a call into compiled code costs about 5 us.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmu.hardware.access import make_accesses
+from mmu.hardware.invalidate import flush, forget_last, purge
+from mmu.hardware.machine import (
+    ACCESSES,
+    DATA_ACCESSES,
+    DATA_SIDE,
+    EXITS,
+    FAULT_GPA,
+    FAULT_GVA,
+    FAULT_OUTCOME,
+    FETCH,
+    FETCH_SIDE,
+    GUEST_FAULTS,
+    INSTRUCTIONS,
+    NESTED_FAULTS,
+    READ_ACCESS,
+    SWITCHES,
+    WRITE_ACCESS,
+    Machine,
+    processor,
+)
+from mmu.hardware.outcome import NESTED_VIOLATION, PAGE_FAULT
+from mmu.hardware.rows import EMPTY, Words
+from mmu.jit import at, kernel, spliced
+from mmu.software.guest import map_on_touch, open_space
+from mmu.software.hypervisor import touch_guest_page
+from mmu.software.world import BROKEN, World
+
+Bytes = NDArray[np.uint8]
+Counts = NDArray[np.uint16]
+
+TAGGED, PURGE, FLUSH, NATIVE = 0, 1, 2, 3
+MODES = ("tagged", "purge", "flush", "native")
+IN_ACCESSES, IN_INSTRUCTIONS, IN_CYCLES = 0, 1, 2
+UNITS = ("accesses", "instructions", "cycles")
+
+# Fields of `Schedule.now`.
+(
+    CLOCK, NEXT_EXIT, SLICE_BEGIN, CURRENT, DONE_BLOCKS, DONE_ACCESSES, DONE_INSTRUCTIONS, WARM,
+    WARM_CLOCK, NOW_FIELDS,
+) = range(10)  # fmt: skip
+# Fields of `Feed.stream`.
+BLOCK, BLOCKS, LEFT, STREAM_FIELDS = 0, 1, 2, 3
+# Bits of a compact record's `order`.
+DATA_FIRST, WRITE_FIRST = 1, 2
+# Why `dispatch` returns.
+GOING, FINISHED, NEEDS_BLOCKS, WARMED = 0, 1, 2, 3
+
+
+class Feed(NamedTuple):
+    """The part of each stream that is in memory, cut into blocks. Raw streams have no folded counts."""
+
+    stream: Words  # [vm, field] next block, blocks loaded, accesses left to the stream's end
+    address: Words  # [vm, record] bytes; of a compact record, its page's first
+    kind: Bytes  # [vm, record]
+    fetches: Counts  # [vm, record] folded accesses, by kind
+    reads: Counts
+    writes: Counts
+    order: Bytes  # [vm, record] which of the folded came first
+    compact: Words  # [vm] 1: the stream's records have folded accesses
+    first: Words  # [vm, block + 1] its first record
+    context: Words  # [vm, block]
+    accesses: Words  # [vm, block]
+    instructions: Words  # [vm, block]
+    data: Words  # [vm, block] accesses of the data side
+
+
+class Schedule(NamedTuple):
+    """Who runs when, and what it costs."""
+
+    now: Words  # [lp, field]
+    charged: Words  # [lp, vm] cycles of a virtual machine that its clock shows already
+    cost: Words  # [2, event] cycles: of a virtual machine's own events, of the hypervisor's for it
+    mode: int
+    unit: int  # of the quantum
+    quantum: int
+    exit_interval: int  # cycles from one timer exit to the next; 0: none
+    flush_nested: int  # 1: a flush drops the nested TLB too
+    warm_up: int  # accesses before counting begins
+    footprint: Words  # [vm, n] addresses that the hypervisor touches at an exit
+    footprint_kind: Bytes  # [n]
+    hypervisor: int  # its context
+    again: Words  # [1] address of a folded access that is made for real
+    again_kind: Bytes  # [1]
+
+
+@spliced
+def take_exit(machine: Machine, schedule: Schedule, vm: int) -> int:
+    """Leave a virtual machine, run the hypervisor's handler, and enter it again."""
+    account = schedule.footprint.shape[0] + vm
+    machine.events[at(vm), EXITS] += 1
+    if schedule.mode == FLUSH:
+        flush(machine, schedule.flush_nested != 0)
+    else:
+        forget_last(machine)
+    touched = schedule.footprint_kind.shape[0]
+    made = make_accesses(
+        machine, account, schedule.hypervisor, schedule.footprint[vm], schedule.footprint_kind,
+        0, touched,
+    )  # fmt: skip
+    machine.events[at(account), ACCESSES] += touched
+    for i in range(touched):
+        machine.events[at(account), DATA_ACCESSES] += machine.side[schedule.footprint_kind[i]] == DATA_SIDE
+    if schedule.mode == FLUSH:
+        flush(machine, schedule.flush_nested != 0)
+    else:
+        forget_last(machine)
+    return 0 if made == touched else BROKEN
+
+
+@spliced
+def service(machine: Machine, world: World, schedule: Schedule, vm: int, context: int) -> int:
+    """Mend the fault that the last access ended in; then take the exits that this caused.
+
+    Returns the number of exits, or a negative status.
+    """
+    outcome = -machine.fault[FAULT_OUTCOME]
+    before = machine.events[at(vm), NESTED_FAULTS]
+    if outcome == PAGE_FAULT:
+        machine.events[at(vm), GUEST_FAULTS] += 1
+        status = map_on_touch(machine, world, vm, context, machine.fault[FAULT_GVA])
+    elif outcome == NESTED_VIOLATION:
+        status = touch_guest_page(machine, world, vm, vm, machine.fault[FAULT_GPA])
+        if status >= 0 and machine.events[at(vm), NESTED_FAULTS] == before:
+            status = BROKEN
+    else:
+        status = BROKEN
+    if status < 0:
+        return status
+    exits = machine.events[at(vm), NESTED_FAULTS] - before
+    for _ in range(exits):
+        status = take_exit(machine, schedule, vm)
+        if status < 0:
+            return status
+    return exits
+
+
+@spliced
+def last_head(machine: Machine, kinds: Bytes, begin: int, record: int, side: int) -> int:
+    """Return the last record before `record` in its block whose head is of a side; -1 if none is."""
+    for i in range(record - 1, begin - 1, -1):
+        if machine.side[at(kinds[at(i)])] == side:
+            return i
+    return -1
+
+
+@spliced
+def remake(
+    machine: Machine, schedule: Schedule, vm: int, context: int, address: int, kind: int
+) -> int:
+    """Make one folded access for real; its page is mapped, so that it cannot fault."""
+    schedule.again[0] = address
+    schedule.again_kind[0] = kind
+    return make_accesses(machine, vm, context, schedule.again, schedule.again_kind, 0, 1)
+
+
+@spliced
+def run_marked(
+    machine: Machine, world: World, schedule: Schedule, feed: Feed, vm: int, context: int,
+    begin: int, record: int, end: int,
+) -> int:  # fmt: skip
+    """Go on with a compact block after an exit: the first record that needs no more care."""
+    address, kinds, last = feed.address[vm], feed.kind[vm], machine.last
+    data_head = last_head(machine, kinds, begin, record, DATA_SIDE)
+    fetch_head = last_head(machine, kinds, begin, record, FETCH_SIDE)
+    while record < end:
+        made = make_accesses(machine, vm, context, address, kinds, record, record + 1)
+        if made == record:
+            exits = service(machine, world, schedule, vm, context)
+            if exits < 0:
+                return exits
+            continue
+        if machine.side[at(kinds[at(record)])] == FETCH_SIDE:
+            fetch_head = record
+        else:
+            data_head = record
+        order = feed.order[at(vm), at(record)]
+        fetches = feed.fetches[at(vm), at(record)]
+        data = np.int64(feed.reads[at(vm), at(record)]) + feed.writes[at(vm), at(record)]
+        data_first = order & DATA_FIRST != 0
+        for turn in range(2):
+            if data_first == (turn == 0):
+                if data and last[DATA_SIDE] == EMPTY:
+                    kind = WRITE_ACCESS if order & WRITE_FIRST else READ_ACCESS
+                    remake(machine, schedule, vm, context, address[at(data_head)], kind)
+            elif fetches and last[FETCH_SIDE] == EMPTY:
+                remake(machine, schedule, vm, context, address[at(fetch_head)], FETCH)
+        record += 1
+        if last[DATA_SIDE] != EMPTY and last[FETCH_SIDE] != EMPTY:
+            break
+    return record
+
+
+@spliced
+def run_block(
+    machine: Machine, world: World, schedule: Schedule, feed: Feed, vm: int, context: int,
+    begin: int, end: int,
+) -> int:  # fmt: skip
+    """Make the accesses of records begin..end-1, one block; returns 0 or a negative status.
+
+    The folded accesses of a compact record find their page the most recent of its set and change
+    nothing, until an exit within the block has dropped it. From there on the first folded access of
+    each side is made for real, until the side has been touched again.
+    """
+    address, kinds = feed.address[vm], feed.kind[vm]
+    record = begin
+    while True:
+        record = make_accesses(machine, vm, context, address, kinds, record, end)
+        if record == end:
+            return 0
+        exits = service(machine, world, schedule, vm, context)
+        if exits < 0:
+            return exits
+        if exits and feed.compact[at(vm)]:
+            record = run_marked(machine, world, schedule, feed, vm, context, begin, record, end)
+            if record < 0:
+                return record
+
+
+@spliced
+def spent(machine: Machine, schedule: Schedule, vm: int) -> int:
+    """Return the cycles of all events booked to a virtual machine and to the hypervisor for it."""
+    cycles, account = 0, schedule.footprint.shape[0] + vm
+    for event in range(schedule.cost.shape[1]):
+        cycles += machine.events[at(vm), at(event)] * schedule.cost[0, at(event)]
+        cycles += machine.events[at(account), at(event)] * schedule.cost[1, at(event)]
+    return cycles
+
+
+@spliced
+def settle(machine: Machine, schedule: Schedule, now: Words, charged: Words, vm: int) -> None:
+    """Advance the clock by the cycles of a virtual machine that it does not show yet."""
+    cycles = spent(machine, schedule, vm)
+    now[CLOCK] += cycles - charged[at(vm)]
+    charged[at(vm)] = cycles
+
+
+@spliced
+def timer_exits(
+    machine: Machine, schedule: Schedule, now: Words, charged: Words, vm: int
+) -> int:
+    """Take the timer exits that are due; returns 0 or a negative status."""
+    if not schedule.exit_interval or now[CLOCK] < now[NEXT_EXIT]:
+        return 0
+    due = (now[CLOCK] - now[NEXT_EXIT]) // schedule.exit_interval + 1
+    now[NEXT_EXIT] += due * schedule.exit_interval
+    for _ in range(due):
+        status = take_exit(machine, schedule, vm)
+        if status < 0:
+            return status
+    settle(machine, schedule, now, charged, vm)
+    return 0
+
+
+@spliced
+def measure(schedule: Schedule, now: Words) -> int:
+    """Return what has been done so far in the quantum's unit."""
+    if schedule.unit == IN_ACCESSES:
+        return now[DONE_ACCESSES]
+    if schedule.unit == IN_INSTRUCTIONS:
+        return now[DONE_INSTRUCTIONS]
+    return now[CLOCK]
+
+
+@spliced
+def next_vm(feed: Feed, vm: int) -> int:
+    """Return the next virtual machine that has accesses left, in cyclic order from `vm`; or -1."""
+    vms = feed.stream.shape[0]
+    for step in range(1, vms + 1):
+        candidate = (vm + step) % vms
+        if feed.stream[at(candidate), LEFT] > 0:
+            return candidate
+    return -1
+
+
+@spliced
+def switch(
+    machine: Machine, schedule: Schedule, now: Words, charged: Words, outgoing: int
+) -> None:
+    """Change to the next virtual machine."""
+    machine.events[at(outgoing), SWITCHES] += 1
+    if schedule.mode == FLUSH:
+        flush(machine, schedule.flush_nested != 0)
+    elif schedule.mode == PURGE:
+        purge(machine, outgoing)
+    forget_last(machine)
+    settle(machine, schedule, now, charged, outgoing)
+
+
+@kernel
+def dispatch(
+    machine: Machine, world: World, schedule: Schedule, feed: Feed, lp: int, blocks: int
+) -> int:
+    """Run up to `blocks` blocks on a logical processor.
+
+    Returns GOING after that many; FINISHED when every stream has ended; NEEDS_BLOCKS when the blocks
+    in memory of the current virtual machine are used up; WARMED once, at the end of the block that
+    reaches the warm-up; or a negative status.
+    """
+    here, now, charged = processor(machine, lp), schedule.now[lp], schedule.charged[lp]
+    for _ in range(blocks):
+        vm = now[CURRENT]
+        if vm < 0:
+            return FINISHED
+        stream, events = feed.stream[vm], here.events[at(vm)]
+        block = stream[BLOCK]
+        if block == stream[BLOCKS]:
+            return NEEDS_BLOCKS
+        context = feed.context[at(vm), at(block)]
+        begin, end = feed.first[at(vm), at(block)], feed.first[at(vm), at(block + 1)]
+        if not here.root[at(context)]:
+            status = open_space(here, world, context)
+            if status < 0:
+                return status
+        status = run_block(here, world, schedule, feed, vm, context, begin, end)
+        if status < 0:
+            return status
+        stream[BLOCK] += 1
+        stream[LEFT] -= feed.accesses[at(vm), at(block)]
+        events[ACCESSES] += feed.accesses[at(vm), at(block)]
+        events[INSTRUCTIONS] += feed.instructions[at(vm), at(block)]
+        events[DATA_ACCESSES] += feed.data[at(vm), at(block)]
+        now[DONE_BLOCKS] += 1
+        now[DONE_ACCESSES] += feed.accesses[at(vm), at(block)]
+        now[DONE_INSTRUCTIONS] += feed.instructions[at(vm), at(block)]
+        settle(here, schedule, now, charged, vm)
+        status = timer_exits(here, schedule, now, charged, vm)
+        if status < 0:
+            return status
+        warmed = not now[WARM] and now[DONE_ACCESSES] >= schedule.warm_up
+        ended = stream[LEFT] <= 0
+        if warmed:
+            now[WARM] = 1
+            now[WARM_CLOCK] = now[CLOCK]
+            start_counting(here, charged)
+        if ended or measure(schedule, now) - now[SLICE_BEGIN] >= schedule.quantum:
+            following = next_vm(feed, vm)
+            if following >= 0 and following != vm:
+                switch(here, schedule, now, charged, vm)
+            now[CURRENT] = following
+            now[SLICE_BEGIN] = measure(schedule, now)
+        if warmed:
+            return WARMED
+    return GOING
+
+
+@spliced
+def start_counting(machine: Machine, charged: Words) -> None:
+    """Zero every counter: what came before was warm-up."""
+    machine.events[:] = 0
+    machine.hits[:] = 0
+    machine.references[:] = 0
+    machine.evictions[:] = 0
+    charged[:] = 0

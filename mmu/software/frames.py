@@ -1,0 +1,142 @@
+"""Frame allocators and the ownership book.
+
+A *pool* is a run of 2 MiB regions of one address space: the hypervisor's reserve and the rest of
+machine memory, and each guest's own guest-physical memory. Small frames come from regions that are
+broken already, so that whole regions stay free for large pages; this is what a buddy allocator of two
+orders does.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmu.hardware.bits import LARGE_FRAMES
+from mmu.hardware.rows import Words
+from mmu.jit import at, inlined
+
+# Who has a frame. Virtual machine `vm` has the frames marked FIRST_VM + vm.
+FREE, TAKEN, HYPERVISOR, FIRST_VM = 0, 1, 2, 3
+
+NONE = -1
+WHOLE, PARTIAL, FULL = 0, 1, 2  # lists of regions; a full region is in none
+
+
+class Frames(NamedTuple):
+    """All pools."""
+
+    base: Words  # [pool] frame number of its first frame
+    begin: Words  # [pool + 1] its first region
+    head: Words  # [pool, list] first region of the list of WHOLE or PARTIAL regions; NONE: empty
+    left: Words  # [pool] free frames
+    free: Words  # [region] free frames in it
+    hint: Words  # [region] no frame below this one is free
+    behind: Words  # [region] next region of its list
+    before: Words  # [region] the one before it
+    owner: NDArray[np.uint16]  # [region * 512 + frame] who has it
+
+
+@inlined
+def unlink(frames: Frames, pool: int, kind: int, region: int) -> None:
+    """Take a region out of a list."""
+    behind, before = frames.behind[at(region)], frames.before[at(region)]
+    if before == NONE:
+        frames.head[at(pool), at(kind)] = behind
+    else:
+        frames.behind[at(before)] = behind
+    if behind != NONE:
+        frames.before[at(behind)] = before
+
+
+@inlined
+def link(frames: Frames, pool: int, kind: int, region: int) -> None:
+    """Put a region at the head of a list."""
+    head = frames.head[at(pool), at(kind)]
+    frames.behind[at(region)] = head
+    frames.before[at(region)] = NONE
+    if head != NONE:
+        frames.before[at(head)] = region
+    frames.head[at(pool), at(kind)] = region
+
+
+@inlined
+def take_small(frames: Frames, pool: int, owner: int) -> int:
+    """Take a 4 KiB frame of a pool: its frame number, or NONE."""
+    region = frames.head[at(pool), PARTIAL]
+    if region == NONE:
+        region = frames.head[at(pool), WHOLE]
+        if region == NONE:
+            return NONE
+        unlink(frames, pool, WHOLE, region)
+        link(frames, pool, PARTIAL, region)
+    frame = region * LARGE_FRAMES + frames.hint[at(region)]
+    while frames.owner[at(frame)] != FREE:
+        frame += 1
+    frames.owner[at(frame)] = owner
+    frames.hint[at(region)] = frame - region * LARGE_FRAMES + 1
+    frames.free[at(region)] -= 1
+    frames.left[at(pool)] -= 1
+    if not frames.free[at(region)]:
+        unlink(frames, pool, PARTIAL, region)
+    return frames.base[at(pool)] + frame - frames.begin[at(pool)] * LARGE_FRAMES
+
+
+@inlined
+def take_large(frames: Frames, pool: int, owner: int) -> int:
+    """Take a whole 2 MiB region of a pool: its first frame's number, or NONE."""
+    region = frames.head[at(pool), WHOLE]
+    if region == NONE:
+        return NONE
+    unlink(frames, pool, WHOLE, region)
+    first = region * LARGE_FRAMES
+    for frame in range(first, first + LARGE_FRAMES):
+        frames.owner[at(frame)] = owner
+    frames.free[at(region)] = 0
+    frames.left[at(pool)] -= LARGE_FRAMES
+    return frames.base[at(pool)] + first - frames.begin[at(pool)] * LARGE_FRAMES
+
+
+def pools(bases: list[int], regions: list[int]) -> Frames:
+    """Build pools with every frame free: of `regions[i]` regions from frame `bases[i]` on."""
+    begin = np.concatenate([[0], np.cumsum(regions)]).astype(np.int64)
+    total = int(begin[-1])
+    behind = np.arange(1, total + 1, dtype=np.int64)
+    before = np.arange(-1, total - 1, dtype=np.int64)
+    head = np.full((len(regions), 2), NONE, np.int64)
+    for pool, size in enumerate(regions):
+        if size:
+            head[pool, WHOLE] = begin[pool]
+            before[begin[pool]] = NONE
+            behind[begin[pool + 1] - 1] = NONE
+    return Frames(
+        base=np.array(bases, np.int64),
+        begin=begin,
+        head=head,
+        left=np.array(regions, np.int64) * LARGE_FRAMES,
+        free=np.full(total, LARGE_FRAMES, np.int64),
+        hint=np.zeros(total, np.int64),
+        behind=behind,
+        before=before,
+        # Zeroed pages of the operating system are committed when written: a 1 TiB host opens at once.
+        owner=np.zeros(total * LARGE_FRAMES, np.uint16),
+    )
+
+
+def break_regions(
+    frames: Frames, pool: int, regions: NDArray[np.int64], taken: NDArray[np.int64]
+) -> None:
+    """Fragment a pool: in each of its `regions` (ascending), somebody has frame `taken` already.
+
+    regions: int64 [n], numbered within the pool; taken: int64 [n], frame within the region.
+    """
+    begin, end = int(frames.begin[pool]), int(frames.begin[pool + 1])
+    broken = np.zeros(end - begin, bool)
+    broken[regions] = True
+    frames.owner[(begin + regions) * LARGE_FRAMES + taken] = TAKEN
+    frames.free[begin + regions] -= 1
+    frames.left[pool] -= len(regions)
+    for kind, members in ((WHOLE, np.nonzero(~broken)[0]), (PARTIAL, np.nonzero(broken)[0])):
+        chain = np.concatenate([[NONE], begin + members, [NONE]])
+        frames.before[chain[1:-1]] = chain[:-2]
+        frames.behind[chain[1:-1]] = chain[2:]
+        frames.head[pool, kind] = chain[1]

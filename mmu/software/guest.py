@@ -1,0 +1,124 @@
+"""The guest's pager: maps a page when it is touched first, through the guest's own physical addresses."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmu.hardware.bits import LARGE_BYTES, LEVELS, PAGE_BYTES, PAGE_SHIFT, entry_word
+from mmu.hardware.entry import ADDRESS, LARGE_LEAF, PRESENT, X86
+from mmu.hardware.machine import Machine, processor
+from mmu.hardware.memory import load, store
+from mmu.jit import at, inlined, kernel, spliced
+from mmu.software.frames import FIRST_VM, NONE, take_large, take_small
+from mmu.software.hypervisor import clear_page, hand_out, short_of, touch_guest_page
+from mmu.software.world import (
+    BROKEN,
+    GUEST_2M,
+    GUEST_4K,
+    GUEST_TABLES,
+    LARGE_PAGES,
+    SMALL_PAGES,
+    World,
+)
+
+
+@inlined
+def new_table(machine: Machine, world: World, account: int, owner: int) -> int:
+    """Give a guest an empty table page: its guest-physical address, or a negative status."""
+    pool = world.pool[at(owner)]
+    frame = take_small(world.frames, pool, FIRST_VM + owner)
+    if frame == NONE:
+        return short_of(world, owner, pool, PAGE_BYTES)
+    gpa = frame << PAGE_SHIFT
+    maddr = touch_guest_page(machine, world, account, owner, gpa)
+    if maddr < 0:
+        return maddr
+    clear_page(machine, maddr)
+    world.mapped[at(owner), GUEST_TABLES] += 1
+    return gpa
+
+
+@spliced
+def map_leaf(
+    machine: Machine, world: World, account: int, owner: int, slot: int, size: int
+) -> int:
+    """Map a free page of `size` by the entry at word `slot`: 0, NONE if none is free, or a status."""
+    pool = world.pool[at(owner)]
+    if size:
+        frame = take_large(world.frames, pool, FIRST_VM + owner)
+    else:
+        frame = take_small(world.frames, pool, FIRST_VM + owner)
+    if frame == NONE:
+        return NONE
+    leaf = world.leaf[at(owner)] | (LARGE_LEAF if size else 0)
+    store(machine.memory, slot, frame << PAGE_SHIFT | leaf)
+    world.mapped[at(owner), at(GUEST_2M if size else GUEST_4K)] += 1
+    return hand_out(machine, world, account, owner, frame << PAGE_SHIFT, size)
+
+
+@kernel
+def map_on_touch(machine: Machine, world: World, account: int, context: int, gva: int) -> int:
+    """Map the page of a context that holds `gva`, by the policy of its owner.
+
+    Returns 0 or a negative status: out of memory, or BROKEN if the page is mapped already.
+    """
+    owner = machine.vm[at(context)]
+    pool, policy = world.pool[at(owner)], world.guest_policy[at(owner)]
+    gpa = machine.root[at(context)]
+    for level in range(LEVELS, 0, -1):
+        table = touch_guest_page(machine, world, account, owner, gpa)
+        if table < 0:
+            return table
+        slot = entry_word(table, gva, level)
+        entry = load(machine.memory, slot)
+        if entry & PRESENT and (level == 1 or entry & LARGE_LEAF):
+            return BROKEN
+        if level == 1 or (level == 2 and not entry & PRESENT and policy != SMALL_PAGES):
+            status = map_leaf(machine, world, account, owner, slot, level - 1)
+            if status != NONE:
+                return status
+            if level == 1 or policy == LARGE_PAGES:
+                return short_of(world, owner, pool, PAGE_BYTES if level == 1 else LARGE_BYTES)
+        if not entry & PRESENT:
+            entry = new_table(machine, world, account, owner)
+            if entry < 0:
+                return entry
+            entry |= X86.table
+            store(machine.memory, slot, entry)
+        gpa = entry & ADDRESS
+    return BROKEN
+
+
+@inlined
+def open_space(machine: Machine, world: World, context: int) -> int:
+    """Give a context that runs for the first time an empty root table; 0 or a negative status.
+
+    Where memory is backed at its first touch, the first walk is what touches it.
+    """
+    owner = machine.vm[at(context)]
+    pool = world.pool[at(owner)]
+    frame = take_small(world.frames, pool, FIRST_VM + owner)
+    if frame == NONE:
+        return short_of(world, owner, pool, PAGE_BYTES)
+    machine.root[at(context)] = frame << PAGE_SHIFT
+    world.mapped[at(owner), GUEST_TABLES] += 1
+    status = hand_out(machine, world, owner, owner, frame << PAGE_SHIFT, 0)
+    return min(status, 0)
+
+
+@kernel
+def map_pages(
+    machine: Machine, world: World, lp: int, context: int, address: NDArray[np.int64]
+) -> int:
+    """Open a space, and map the pages that hold each of `address` (int64 [n]).
+
+    Returns 0 or a negative status.
+    """
+    here = processor(machine, lp)
+    status = open_space(here, world, context)
+    if status < 0:
+        return status
+    for i in range(address.shape[0]):
+        status = map_on_touch(here, world, here.vm[at(context)], context, address[at(i)])
+        if status < 0:
+            return status
+    return 0

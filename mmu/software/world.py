@@ -1,0 +1,39 @@
+"""What the software keeps beside the tables it writes."""
+
+from typing import NamedTuple
+
+from mmu.hardware.rows import Words
+from mmu.software.frames import Frames
+
+RESERVE_POOL, HOST_POOL, FIRST_GUEST_POOL = 0, 1, 2
+
+# Policies of pagers and of the hypervisor's backing.
+SMALL_PAGES, LARGE_PAGES, AUTOMATIC = 0, 1, 2
+POLICIES = {"4k": SMALL_PAGES, "2m": LARGE_PAGES, "auto": AUTOMATIC}
+
+# What is mapped, per owner.
+MAPPED = ("guest_4k", "guest_2m", "guest_tables", "nested_4k", "nested_2m", "nested_tables")
+GUEST_4K, GUEST_2M, GUEST_TABLES, NESTED_4K, NESTED_2M, NESTED_TABLES = range(6)
+
+# Fields of `World.shortage`.
+SHORT_OWNER, SHORT_POOL, SHORT_BYTES = 0, 1, 2
+
+# Statuses below the hardware's outcomes: why the software could not go on.
+OUT_OF_MEMORY = -100
+OFF_LIMITS = -101  # the root partition touched what the hypervisor reserves
+BROKEN = -102  # a fault that no pager can mend
+
+
+class World(NamedTuple):
+    """Policies, allocators and bookkeeping; an *owner* is a virtual machine or the hypervisor (last)."""
+
+    frames: Frames
+    pool: Words  # [owner] where its guest-physical frames come from
+    guest_policy: Words  # [owner]
+    nested_policy: Words  # [owner]
+    nested_root: Words  # [owner] machine address of its nested root table; -1: native
+    identity: Words  # [owner] 1: guest-physical addresses are machine addresses (the root partition)
+    leaf: Words  # [owner] bits of a new guest leaf
+    first_touch: Words  # [1] 1: guest memory is backed at its first touch, else from the start
+    mapped: Words  # [owner, what]
+    shortage: Words  # [field] who could not get how much from which pool
