@@ -1,0 +1,121 @@
+"""Brings traces to the dispatcher: chunks of whole blocks, as much as fits, stream by stream."""
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any, Protocol
+
+import numpy as np
+
+from mmu.errors import InputError
+from mmu.hardware.bits import LARGE_BYTES
+from mmu.hardware.rows import Words
+from mmu.software.boot import Host
+from mmu.software.dispatcher import BLOCK, BLOCKS, LEFT, STREAM_FIELDS, Feed
+
+BLOCK_ACCESSES = 4096
+MOST_RECORDS = 4 << 20  # in memory at once, over all streams
+LEAST_RECORDS, LARGEST_CHUNK = 1 << 14, 1 << 20  # of one stream
+LOWER_HALF = 1 << 47
+ASLR_SPAN = 1 << 46  # bytes
+
+
+class Trace(Protocol):
+    """What a replay needs of a trace; `mmu.trace.reader.Trace` is one."""
+
+    name: str
+    path: str
+    compact: bool
+    accesses: int
+
+    def chunks(self, records: int) -> Iterator[Any]:
+        """Yield the trace in parts of whole blocks, of about so many records."""
+        ...
+
+
+def layout_offset(seed: int | None, vm: int) -> int:
+    """Return by how many bytes address space layout randomisation moves a virtual machine."""
+    if seed is None:
+        return 0
+    steps = np.random.default_rng([seed, vm]).integers(0, ASLR_SPAN // LARGE_BYTES)
+    return int(steps) * LARGE_BYTES
+
+
+def moved(address: Words, offset: int) -> Words:
+    """Move addresses of the lower half, where programs are, within it; others stay."""
+    if not offset:
+        return address
+    return np.where(address >= 0, address + offset & (LOWER_HALF - 1), address)
+
+
+class Stream:
+    """One virtual machine's trace, and the chunk of it that is being fed."""
+
+    def __init__(self, host: Host, vm: int, trace: Trace, records: int) -> None:
+        self.host, self.vm, self.trace = host, vm, trace
+        setting = host.vms[vm]
+        assert setting is not None
+        self.offset = layout_offset(setting.aslr, vm)
+        repeats = range(host.config.repeat)
+        self.accesses = trace.accesses * host.config.repeat
+        self.chunks = chain.from_iterable(trace.chunks(records) for _ in repeats)
+        self.chunk: Any = None
+        self.block = 0  # the first block of the chunk that is not fed yet
+
+    def load(self, feed: Feed) -> None:
+        """Fill the stream's part of the feed with whole blocks, as many as fit."""
+        if self.chunk is None or self.block == len(self.chunk.space):
+            self.chunk, self.block = next(self.chunks, None), 0
+            if self.chunk is None:
+                raise InputError(
+                    f"{self.trace.path}: found fewer accesses than the {self.trace.accesses} that its "
+                    "metadata promise; the file is damaged: import or record it again"
+                )
+        chunk, vm, begin = self.chunk, self.vm, self.block
+        first = chunk.first
+        fits = int(np.searchsorted(first, first[begin] + feed.address.shape[1], side="right")) - 1
+        end = min(fits, begin + feed.context.shape[1], len(chunk.space))
+        blocks, records = slice(begin, end), slice(int(first[begin]), int(first[end]))
+        n, b = records.stop - records.start, end - begin
+        feed.address[vm, :n] = moved(chunk.address[records], self.offset)
+        feed.kind[vm, :n] = chunk.kind[records]
+        if self.trace.compact:
+            for field in ("fetches", "reads", "writes", "order"):
+                getattr(feed, field)[vm, :n] = getattr(chunk, field)[records]
+        feed.first[vm, : b + 1] = first[begin : end + 1] - first[begin]
+        for field in ("accesses", "instructions", "data"):
+            getattr(feed, field)[vm, :b] = getattr(chunk, field)[blocks]
+        spaces, inverse = np.unique(chunk.space[blocks], return_inverse=True)
+        contexts = [self.host.context(vm, int(space)) for space in spaces]
+        feed.context[vm, :b] = np.array(contexts, np.int64)[inverse]
+        feed.stream[vm, BLOCK], feed.stream[vm, BLOCKS] = 0, b
+        self.block = end
+
+
+def build_feed(streams: dict[int, Stream], vms: int, records: int) -> Feed:
+    """Return a feed with room for `records` of each stream, nothing loaded yet."""
+    compact = [bool(vm in streams and streams[vm].trace.compact) for vm in range(vms)]
+    folded = records if any(compact) else 0
+    blocks = 2 * records // BLOCK_ACCESSES + 16
+    stream = np.zeros((vms, STREAM_FIELDS), np.int64)
+    for vm, source in streams.items():
+        stream[vm, LEFT] = source.accesses
+    return Feed(
+        stream=stream,
+        address=np.zeros((vms, records), np.int64),
+        kind=np.zeros((vms, records), np.uint8),
+        fetches=np.zeros((vms, folded), np.uint16),
+        reads=np.zeros((vms, folded), np.uint16),
+        writes=np.zeros((vms, folded), np.uint16),
+        order=np.zeros((vms, folded), np.uint8),
+        compact=np.array(compact, np.int64),
+        first=np.zeros((vms, blocks + 1), np.int64),
+        context=np.zeros((vms, blocks), np.int64),
+        accesses=np.zeros((vms, blocks), np.int64),
+        instructions=np.zeros((vms, blocks), np.int64),
+        data=np.zeros((vms, blocks), np.int64),
+    )
+
+
+def records_each(streams: int) -> int:
+    """Return how many records of each stream are kept in memory."""
+    return max(LEAST_RECORDS, min(LARGEST_CHUNK, MOST_RECORDS // max(streams, 1)))

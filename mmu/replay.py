@@ -1,0 +1,233 @@
+"""A run, from its configuration to its result."""
+
+import platform
+import time
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from typing import Any
+
+import numba
+import numpy as np
+
+from mmu.config import RunConfig
+from mmu.errors import InputError
+from mmu.feed import LARGEST_CHUNK, Stream, Trace, build_feed, records_each
+from mmu.hardware.machine import ACCESSES, DATA_ACCESSES, EVENTS, WALKS
+from mmu.hardware.rows import Words
+from mmu.result import Comparison, Result
+from mmu.software.boot import Host
+from mmu.software.dispatcher import (
+    CLOCK,
+    CURRENT,
+    DONE_ACCESSES,
+    DONE_BLOCKS,
+    FINISHED,
+    GOING,
+    NEEDS_BLOCKS,
+    WARM,
+    WARM_CLOCK,
+    WARMED,
+    dispatch,
+)
+from mmu.software.world import MAPPED
+
+Progress = Callable[[int, int], None]
+
+SAMPLES = 200  # of a run's time series
+BLOCKS_PER_SAMPLE = 16  # at least
+SERIES = ("accesses", "walks", "cycles")
+
+
+class Replay:
+    """A run in the making: a booted host and the traces that its virtual machines replay.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run.
+    traces : sequence of Trace, optional
+        Open traces, one for each of ``config.machines``; by default the files that it names.
+    chunk : int, optional
+        Records of each trace that are kept in memory.
+
+    Raises
+    ------
+    InputError
+        A trace cannot be read, or the warm-up leaves nothing to count.
+    OutOfMemory
+        The host cannot hold the virtual machines.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        traces: Iterable[Trace] | None = None,
+        chunk: int | None = None,
+    ) -> None:
+        if traces is None:
+            from mmu.trace.reader import open_trace  # noqa: PLC0415  PyArrow: only if there are files
+
+            traces = [open_trace(vm.trace) for vm in config.machines]
+        self.config = config
+        self.host = Host(config)
+        running = [vm for vm, setting in enumerate(self.host.vms) if setting]
+        records = chunk or records_each(len(running))
+        self.streams = {
+            vm: Stream(self.host, vm, trace, min(records, LARGEST_CHUNK) if chunk is None else chunk)
+            for vm, trace in zip(running, traces, strict=True)
+        }
+        longest = max(stream.trace.accesses for stream in self.streams.values())
+        self.feed = build_feed(self.streams, len(self.host.vms), max(4096, min(records, longest)))
+        self.total = sum(stream.accesses for stream in self.streams.values())
+        if config.warm_up >= self.total:
+            raise InputError(
+                f"warm-up: found {config.warm_up} accesses; accepted: less than the {self.total} "
+                "of all traces together"
+            )
+        self.series: dict[str, list[Any]] = {"clock": [], **{name: [] for name in SERIES}}
+        self.ended = 0  # completed steps of `run`
+
+    @property
+    def now(self) -> Words:
+        """The dispatcher's clock and counts, int64 [field]."""
+        now: Words = self.host.schedule.now[0]
+        return now
+
+    def run(self, progress: Progress | None = None) -> Result:
+        """Replay everything.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            Called with the accesses made and their total, now and then.
+
+        Returns
+        -------
+        Result
+            Counts, cycles by cause, and the time series.
+
+        Raises
+        ------
+        OutOfMemory
+            A virtual machine touches more than its memory, or the host's, holds.
+        InputError
+            A trace turns out to be damaged.
+        """
+        began = time.perf_counter()
+        host, feed = self.host, self.feed
+        for stream in self.streams.values():
+            stream.load(feed)
+        every = max(BLOCKS_PER_SAMPLE, self.total // 4096 // SAMPLES)
+        sample_at = every
+        status = GOING
+        while status != FINISHED:
+            step = sample_at - int(self.now[DONE_BLOCKS])
+            status = dispatch(host.machine, host.world, host.schedule, feed, 0, step)
+            host.check(status)
+            if status == NEEDS_BLOCKS:
+                self.streams[int(self.now[CURRENT])].load(feed)
+                continue
+            if status == WARMED:
+                for values in self.series.values():
+                    values.clear()
+                continue
+            if self.now[WARM]:
+                self._sample()
+            sample_at += every
+            if progress:
+                progress(int(self.now[DONE_ACCESSES]), self.total)
+        return self._result(time.perf_counter() - began)
+
+    def _sample(self) -> None:
+        events = self.host.machine.events[0, : len(self.host.vms)]
+        self.series["clock"].append(int(self.now[CLOCK] - self.now[WARM_CLOCK]))
+        self.series["accesses"].append(events[:, ACCESSES].tolist())
+        self.series["walks"].append(events[:, WALKS].tolist())
+        self.series["cycles"].append(self.host.schedule.charged[0].tolist())
+
+    def _cycles(self) -> dict[str, list[int]]:
+        """Return each virtual machine's cycles by cause."""
+        host, vms = self.host, len(self.host.vms)
+        events = host.machine.events[0]
+        causes: dict[str, Words] = {}
+        for event, cause, cycles in host.costs:
+            booked = causes.setdefault(cause, np.zeros(vms, np.int64))
+            booked += events[:vms, event] * cycles
+        causes["hypervisor"] = events[vms:] @ host.schedule.cost[1]
+        return {cause: cycles.tolist() for cause, cycles in causes.items()}
+
+    def _result(self, seconds: float) -> Result:
+        """Gather the result; the root partition's rows are left out if it ran nothing."""
+        host, machine, config = self.host, self.host.machine, self.config
+        vms = [vm for vm, setting in enumerate(host.vms) if setting]
+        count = len(host.vms)
+        accounts = vms + [count + vm for vm in vms]
+        owners = [*vms, count]
+        names = [host.names[vm] for vm in vms]
+        events, hits = machine.events[0, accounts], machine.hits[0, accounts]
+        counters = {name: events[:, event].tolist() for event, name in enumerate(EVENTS)}
+        counters["fetches"] = (events[:, ACCESSES] - events[:, DATA_ACCESSES]).tolist()
+        l1 = len(host.groups[0]) + len(host.groups[1])
+        references = machine.references[0, accounts]
+        cycles = self._cycles()
+        mapped = host.world.mapped[owners]
+        return Result(
+            mode=config.mode,
+            config=config.expanded(),
+            seeds={"seed": config.seed, "aslr": [host.vms[vm].aslr for vm in vms]},  # type: ignore[union-attr]
+            versions={
+                "mmu": version("mmu"),
+                "python": platform.python_version(),
+                "numpy": np.__version__,
+                "numba": numba.__version__,
+            },
+            vms=names,
+            counters=counters,
+            hits={
+                name: hits[:, row].tolist()
+                for row, name in enumerate(host.row_names)
+                if row >= l1 and machine.rows.ways[row]
+            },
+            cycles={cause: [values[vm] for vm in vms] for cause, values in cycles.items()},
+            clock=int(self.now[CLOCK] - self.now[WARM_CLOCK]),
+            references=[
+                {int(n): int(row[n]) for n in np.flatnonzero(row)} for row in references
+            ],
+            evictions=machine.evictions[0][np.ix_(owners, owners)].tolist(),
+            series={
+                "clock": self.series["clock"],
+                **{
+                    name: {
+                        names[i]: [sample[vm] for sample in self.series[name]]
+                        for i, vm in enumerate(vms)
+                    }
+                    for name in SERIES
+                },
+            },
+            memory={name: mapped[:, i].tolist() for i, name in enumerate(MAPPED)},
+            wall_seconds=seconds,
+        )
+
+
+def replay_config(config: RunConfig, progress: Progress | None = None) -> Result:
+    """Replay a run in its mode; see `Replay`."""
+    return Replay(config).run(progress)
+
+
+def compare_config(
+    config: RunConfig, modes: Iterable[str], progress: Progress | None = None
+) -> Comparison:
+    """Replay a run in each of several modes; see `Replay`.
+
+    `progress` is called with the accesses made and their total over all modes.
+    """
+    modes = list(modes)
+    results: dict[str, Result] = {}
+    for i, mode in enumerate(modes):
+
+        def part(done: int, total: int, i: int = i) -> None:
+            if progress:
+                progress(i * total + done, len(modes) * total)
+
+        results[mode] = replay_config(config.model_copy(update={"mode": mode}), part)
+    return Comparison(results)
