@@ -1,0 +1,366 @@
+"""The compiled replay against its slow twin, which shares no code with it, on random input."""
+
+from typing import Any
+
+import naive
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from memory_trace import MemoryTrace
+
+from mmu.config import RunConfig
+from mmu.replay import Replay
+from mmu.software.frames import FREE, TAKEN
+from mmu.software.world import FIRST_GUEST_POOL, HOST_POOL
+
+MIB = 1 << 20
+EVENT = {  # naive's names
+    "instructions": "INSTRUCTION", "l2_lookups": "L2_LOOKUP", "walks": "WALK",
+    "dirty_walks": "DIRTY_WALK", "fault_walks": "FAULT_WALK",
+    "guest_references": "GUEST_REFERENCE", "nested_references": "NESTED_REFERENCE",
+    "nested_lookups": "NESTED_LOOKUP", "updates": "UPDATE", "guest_faults": "GUEST_FAULT",
+    "nested_faults": "NESTED_FAULT", "exits": "EXIT", "switches": "SWITCH", "accesses": "ACCESS",
+}  # fmt: skip
+SIZE = {"4k": 0, "2m": 1, "1g": 2}
+SIZES = st.sampled_from([("4k",), ("4k", "2m")])
+
+
+@st.composite
+def arrays(draw, sizes):
+    """A TLB array of any geometry, as both sides' configuration: few entries, so that sets fill."""
+    ways = draw(st.integers(1, 5))
+    sets = draw(st.integers(1, 6))
+    fold = draw(st.integers(1, 5)) if sets & (sets - 1) == 0 and draw(st.booleans()) else None
+    table = {"entries": ways * sets, "ways": ways, "sizes": list(sizes)}
+    if fold:
+        table["index"] = f"xor-{fold}"
+    return table
+
+
+@st.composite
+def l1s(draw):
+    shapes = draw(st.sampled_from([[("4k",)], [("4k",), ("2m",)], [("4k", "2m")]]))
+    return [draw(arrays(shape)) for shape in shapes]
+
+
+@st.composite
+def processors(draw):
+    def cache():
+        if draw(st.integers(0, 4)) == 0:
+            return None
+        return {k: v for k, v in draw(arrays(("4k",))).items() if k != "sizes"}
+
+    l2 = draw(st.sampled_from([[], [("4k",)], [("4k", "2m")], [("4k",), ("2m",)]]))
+    return {
+        "name": "random",
+        "frequency_hz": 1_000_000,
+        "l1_data": draw(l1s()),
+        "l1_fetch": draw(l1s()),
+        "l2": [draw(arrays(shape)) for shape in l2],
+        "walk_caches": {"pde": cache(), "pdpte": cache(), "pml4e": cache()},
+        "nested_tlb": draw(arrays(("4k", "2m"))) if draw(st.integers(0, 4)) else None,
+        "latencies": {
+            name: draw(st.integers(0, 30))
+            for name in ("l2", "walk_cache", "nested_tlb", "reference", "update")
+        },
+        "flush_nested": draw(st.booleans()),
+    }
+
+
+# Few pages, near and far: neighbours, other 2 MiB and 1 GiB regions, the top of the lower half, and
+# the upper half of the address space.
+BASES = (0, 0x20_0000, 0x4000_0000, 0x80_0000_0000, 0x7FFF_FFE0_0000, -0x8000_0000_0000, -0x20_0000)
+
+
+class Accesses(list):
+    """A trace that a failing example names by how to make it again, not access by access."""
+
+    recipe = ""
+
+    def __repr__(self):
+        return f"<{self.recipe}>"
+
+
+@st.composite
+def traces(draw):
+    """Accesses with runs of one page, as programs make them; sometimes more than one block."""
+    seed = draw(st.integers(0, 2**32 - 1))
+    count = draw(st.sampled_from([1, 30, 300, 4096, 5000]))
+    spaces = draw(st.integers(1, 3))
+    random = np.random.default_rng(seed)
+    pages = [
+        (int(random.choice(BASES)) + 4096 * int(random.integers(0, 12)))
+        for _ in range(draw(st.integers(1, 40)))
+    ]
+    kinds = draw(st.sampled_from([(0.6, 0.2, 0.2), (0.2, 0.1, 0.7), (0.5, 0.5, 0.0)]))
+    result, space, thread = Accesses(), 0, 0
+    result.recipe = f"{count} accesses of {len(pages)} pages, {spaces} spaces, {kinds=}, {seed=}"
+    current = [pages[0], pages[0]]
+    for _ in range(count):
+        if random.random() < 0.002:
+            space = int(random.integers(0, spaces))
+        if random.random() < 0.001:
+            thread = int(random.integers(0, 2))
+        kind = int(random.choice(3, p=kinds))
+        side = int(kind == 2)
+        if random.random() < 0.3:
+            current[side] = pages[int(random.integers(0, len(pages)))]
+        result.append((space, thread, current[side] + 8 * int(random.integers(0, 512)), kind))
+    return result
+
+
+@st.composite
+def runs(draw):
+    """A whole run: the configuration, and the accesses of each machine."""
+    vms = draw(st.integers(1, 3))
+    with_root = draw(st.integers(0, 3)) == 0
+    fragmentation = draw(st.sampled_from([0.0, 0.5, 1.0]))
+
+    def vm(name):
+        # 2m refuses to go on without whole regions, so it comes without fragmentation.
+        policies = ["4k", "auto"] if fragmentation else ["4k", "2m", "auto"]
+        return {
+            "trace": name,
+            "memory": 256 * MIB,
+            "guest_pages": draw(st.sampled_from(policies)),
+            "nested_pages": draw(st.sampled_from(policies)),
+            "fragmentation": fragmentation,
+        }
+
+    unit = draw(st.sampled_from(["accesses", "instructions", "cycles"]))
+    config = {
+        "processor": draw(processors()),
+        "mode": draw(st.sampled_from(["tagged", "purge", "flush", "native"])),
+        "vms": [vm(f"vm{i}") for i in range(vms)],
+        "root": vm("root") if with_root else None,
+        "memory": 2048 * MIB,
+        "reserve": 64 * MIB,
+        "quantum": {"value": draw(st.sampled_from([1, 3000, 9000, 10**6])), "unit": unit},
+        "exits_per_second": draw(st.sampled_from([0, 0, 20, 100])),
+        "exit_code_pages": draw(st.integers(0, 3)),
+        "exit_data_pages": draw(st.integers(0, 3)),
+        "costs": {"exit": draw(st.sampled_from([0, 1400])), "switch": 77, "guest_fault": 123},
+        "warm_up": draw(st.sampled_from([0, 0, 1, 4097])),
+        "repeat": draw(st.sampled_from([1, 1, 2])),
+        "host_fragmentation": fragmentation,
+        "nested_dirty": draw(st.booleans()),
+        "backing": draw(st.sampled_from(["start", "first-touch"])),
+    }
+    accesses = [draw(traces()) for _ in range(vms + with_root)]
+    if config["warm_up"] >= sum(map(len, accesses)) * config["repeat"]:
+        config["warm_up"] = 0
+    return RunConfig(**config), accesses
+
+
+def geometry(processor):
+    def array(a):
+        if a is None:
+            return None
+        sizes = tuple(SIZE[s] for s in getattr(a, "sizes", ("4k",)))
+        return naive.Array(a.entries, a.ways, sizes, None if a.fold == 63 else a.fold)
+
+    walk = processor.walk_caches
+    return naive.Geometry(
+        l1=[[array(a) for a in side] for side in (processor.l1_data, processor.l1_fetch)],
+        l2=[array(a) for a in processor.l2],
+        nested=array(processor.nested_tlb),
+        walk=[array(walk.pde), array(walk.pdpte), array(walk.pml4e)],
+    )
+
+
+def taken(replay, pool):
+    """The frames that fragmentation took from a pool: (region, frame in it)."""
+    frames = replay.host.world.frames
+    begin, end = frames.begin[pool] * 512, frames.begin[pool + 1] * 512
+    places = np.flatnonzero(frames.owner[begin:end] == TAKEN)
+    return [(int(place) // 512, int(place) % 512) for place in places]
+
+
+def naive_run(config, accesses, replay) -> dict[str, Any]:
+    latency, costs = config.processor.latencies, config.costs
+    vm_settings = []
+    machines = [(0, config.root)] * bool(config.root) + list(enumerate(config.vms, start=1))
+    for (number, vm), trace in zip(machines, accesses, strict=True):
+        broken = taken(replay, FIRST_GUEST_POOL + number)
+        vm_settings.append(
+            naive.VmSettings(
+                trace=trace,
+                memory=vm.memory,
+                guest_pages=vm.guest_pages,
+                nested_pages=vm.nested_pages,
+                broken=broken,
+            )
+        )
+    interval = 0
+    if config.exits_per_second:
+        interval = max(config.processor.frequency_hz // config.exits_per_second, 1)
+    return naive.Replay(
+        naive.Settings(
+            geometry=geometry(config.processor),
+            vms=vm_settings[bool(config.root) :],
+            root=vm_settings[0] if config.root else None,
+            mode=config.mode,
+            quantum=(config.quantum.value, config.quantum.unit),
+            exit_interval=interval,
+            exit_code_pages=config.exit_code_pages,
+            exit_data_pages=config.exit_data_pages,
+            costs={
+                "l2": latency.l2,
+                "walk_cache": latency.walk_cache,
+                "nested_tlb": latency.nested_tlb if config.processor.nested_tlb else 0,
+                "guest_table": latency.reference,
+                "nested_table": latency.reference,
+                "update": latency.update,
+                "base": costs.cycles_per_instruction,
+                "guest_fault": costs.guest_fault,
+                "nested_fault": costs.nested_fault,
+                "exit": costs.exit,
+                "switch": costs.switch,
+            },
+            warm_up=config.warm_up,
+            repeat=config.repeat,
+            backing=config.backing,
+            nested_dirty=config.nested_dirty,
+            flush_nested=config.processor.flush_nested,
+            memory=config.memory,
+            reserve=config.reserve,
+            host_broken=taken(replay, HOST_POOL),
+        )
+    ).run()
+
+
+def hits_by_row(counter):
+    """Naive names arrays by place (l2.0.4k); results name them by size only."""
+    result: dict[str, int] = {}
+    for name, count in counter.items():
+        parts = name.split(".")
+        if parts[0] != "l1":
+            key = f"l2.{parts[2]}" if parts[0] == "l2" else name
+            result[key] = result.get(key, 0) + count
+    return result
+
+
+def replayed(config, accesses, compact, chunk=1 << 16):
+    replay = Replay(config, [MemoryTrace(a, compact) for a in accesses], chunk=chunk)
+    return replay, replay.run()
+
+
+def without_time(result):
+    return {k: v for k, v in vars(result).items() if k != "wall_seconds"}
+
+
+def compare_with_naive(config, accesses):
+    fresh = Replay(config, [MemoryTrace(a) for a in accesses])
+    expected = naive_run(config, accesses, fresh)
+    replay, result = replayed(config, accesses, compact=False)
+    vms = len(config.machines)
+    numbers = ([0] if config.root else []) + list(range(1, len(config.vms) + 1))
+    rows = numbers + [len(config.vms) + 1 + n for n in numbers]
+    for i, row in enumerate(rows):
+        for ours, theirs in EVENT.items():
+            assert result.counters[ours][i] == expected["counts"][row].get(theirs, 0), (ours, i)
+        for side, name in enumerate(("l1_data_misses", "l1_fetch_misses")):
+            assert result.counters[name][i] == expected["l1_misses"][row][side], (name, i)
+        hits = hits_by_row(expected["hits"][row])
+        ours = {name: values[i] for name, values in result.hits.items() if values[i]}
+        assert ours == {name: count for name, count in hits.items() if count}, i
+        assert result.references[i] == expected["histogram"][row], i
+        if i < vms:
+            booked = {cause: values[i] for cause, values in result.cycles.items() if values[i]}
+            assert booked == {k: v for k, v in expected["cycles"][row].items() if v}
+    owners = [*numbers, len(config.vms) + 1]
+    assert result.evictions == [[expected["evictions"][a][b] for b in owners] for a in owners]
+    assert int(replay.now[0]) == expected["clock"]
+    assert result.clock == sum(map(sum, result.cycles.values()))
+    assert words_of_guests(replay, expected) is None
+
+
+def words_of_guests(replay, expected):
+    """Every guest entry, accessed and dirty bits included, in naive's memory and in ours."""
+    host = replay.host
+    memory = host.machine.memory
+    for (vm, space), words in expected["guest_words"].items():
+        context = host.contexts[vm, space]
+        nested = int(host.world.nested_root[vm])
+        for (level, address), word in words.items():
+            table = int(host.machine.root[context])
+            for above in range(4, level - 1, -1):
+                maddr = table if nested < 0 else walk_nested(memory, nested, table)
+                found = int(memory[(maddr >> 3) + (address >> (3 + 9 * above) & 511)])
+                table = found & 0x000F_FFFF_FFFF_F000
+            mapped = host.native  # naive's machine addresses differ, its guest's do not
+            mask = 0xFFF if mapped else (1 << 64) - 1
+            assert found & mask == word & mask, (hex(address), level)
+
+
+def walk_nested(memory, root, gpa):
+    table = root
+    for level in range(4, 0, -1):
+        entry = int(memory[(table >> 3) + (gpa >> (3 + 9 * level) & 511)])
+        if level == 1 or entry & 128:
+            inside = (1 << (3 + 9 * level)) - 1
+            return entry & 0x000F_FFFF_FFFF_F000 & ~inside | gpa & inside & ~0xFFF
+        table = entry & 0x000F_FFFF_FFFF_F000
+    raise AssertionError
+
+
+RANDOM = settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+@RANDOM
+@given(runs())
+def test_every_count_of_a_random_run_equals_that_of_the_naive_twin(run):
+    compare_with_naive(*run)
+
+
+@RANDOM
+@given(runs())
+def test_a_compact_trace_gives_what_the_raw_one_gives(run):
+    config, accesses = run
+    raw, expected = replayed(config, accesses, compact=False)
+    compact, result = replayed(config, accesses, compact=True)
+    assert without_time(result) == without_time(expected)
+    assert np.array_equal(raw.host.machine.tag, compact.host.machine.tag)
+    assert np.array_equal(raw.host.machine.frame, compact.host.machine.frame)
+
+
+@RANDOM
+@given(runs(), st.sampled_from([4096, 8192, 10000]))
+def test_results_do_not_depend_on_how_much_of_a_trace_is_in_memory(run, chunk):
+    config, accesses = run
+    _, whole = replayed(config, accesses, compact=False)
+    _, parts = replayed(config, accesses, compact=False, chunk=chunk)
+    assert without_time(whole) == without_time(parts)
+
+
+@pytest.mark.fuzz
+@settings(RANDOM, max_examples=1500)
+@given(runs())
+def test_a_long_search_finds_no_difference_from_the_naive_twin(run):
+    compare_with_naive(*run)
+    config, accesses = run
+    expected = without_time(replayed(config, accesses, compact=False)[1])
+    assert without_time(replayed(config, accesses, compact=True)[1]) == expected
+
+
+def test_the_book_of_frames_starts_free_but_for_what_is_taken():
+    config = RunConfig(
+        processor={
+            "name": "least", "frequency_hz": 10**9,
+            "l1_data": [{"entries": 4, "ways": 4, "sizes": ["4k"]}],
+            "l1_fetch": [{"entries": 4, "ways": 4, "sizes": ["4k"]}],
+            "latencies": dict.fromkeys(("l2", "walk_cache", "nested_tlb", "reference", "update"), 1),
+        },
+        vms=[{"trace": "a", "memory": 64 * MIB, "fragmentation": 0.5}],
+        memory=512 * MIB, host_fragmentation=0.25,
+    )  # fmt: skip
+    replay = Replay(config, [MemoryTrace([(0, 0, 0, 0)])])
+    assert len(taken(replay, HOST_POOL)) == (512 - 64) // 2 // 4
+    assert len({region for region, _ in taken(replay, FIRST_GUEST_POOL + 1)} - {0}) in (15, 16)
+    owner = replay.host.world.frames.owner
+    assert np.count_nonzero(owner != FREE) > 0
