@@ -1,0 +1,146 @@
+"""Quantities as people write them, and the nearest known word to one they got wrong.
+
+Light on purpose: the command line checks its arguments here before anything heavy is imported.
+An error says what was found and what is accepted; where it stood is added by the caller.
+"""
+
+import re
+from collections.abc import Iterable
+from fractions import Fraction
+
+from mmu.errors import InputError
+
+MIB = 1 << 20
+LARGE_PAGE = 2 * MIB
+
+_NUMBER = re.compile(r"\s*([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([A-Za-z]*)\s*", re.ASCII)
+_SIZE_UNITS = {"": 0, "b": 0, "k": 10, "kib": 10, "m": 20, "mib": 20}
+_SIZE_UNITS |= {"g": 30, "gib": 30, "t": 40, "tib": 40}
+_TIME_UNITS = {"us": Fraction(1, 10**6), "ms": Fraction(1, 10**3), "s": Fraction(1)}
+_COUNT_UNITS = ("cycles", "accesses", "instructions")
+_PAGE_SIZES = {4 << 10: "4k", 2 * MIB: "2m", 1 << 30: "1g"}
+
+SIZE_ACCEPTED = "a number with KiB, MiB, GiB or TiB (or K, M, G, T), or whole bytes, such as 4GiB"
+QUANTUM_ACCEPTED = "a number above 0 with us, ms, s, cycles, accesses or instructions, such as 50us"
+MODES = ("tagged", "purge", "flush", "native")
+PAGES = ("4k", "2m", "auto")
+BACKINGS = ("start", "first-touch")
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """Return a value as it stands in an error: on one line, quoted if it is text, not too long."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def refusal(found: object, accepted: str, hint: str = "") -> InputError:
+    """Return the error for a value that cannot be used: found, accepted, and what to do."""
+    return InputError(f"found {shown(found)}; accepted: {accepted}{hint}")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the known word that is nearest, or nothing."""
+    from difflib import get_close_matches  # noqa: PLC0415  needed only where something is wrong
+
+    by_fold = {name.casefold(): name for name in known}
+    close = get_close_matches(word.casefold(), by_fold, n=1, cutoff=0.5)
+    return f"; did you mean {by_fold[close[0]]!r}?" if close else ""
+
+
+def parse_choice(value: object, choices: tuple[str, ...]) -> str:
+    """Return the choice that a word names, in any case of letters."""
+    if isinstance(value, str) and value.strip().lower() in choices:
+        return value.strip().lower()
+    hint = nearest(value, choices) if isinstance(value, str) else ""
+    raise refusal(value, " | ".join(choices), hint)
+
+
+def parse_size(value: object) -> int:
+    """Return the bytes that ``"4GiB"``, ``"512M"`` or a whole number of bytes stand for."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value < 0:
+            raise refusal(value, SIZE_ACCEPTED)
+        return value
+    match = _NUMBER.fullmatch(value) if isinstance(value, str) else None
+    if match is None or match[2].lower() not in _SIZE_UNITS:
+        hint = nearest(match[2], ("KiB", "MiB", "GiB", "TiB")) if match and match[2] else ""
+        raise refusal(value, SIZE_ACCEPTED, hint)
+    size = Fraction(match[1]) * (1 << _SIZE_UNITS[match[2].lower()])
+    if size.denominator != 1:
+        raise refusal(value, "a size of whole bytes")
+    return int(size)
+
+
+def format_size(size: int) -> str:
+    """Return bytes with the largest unit that divides them: ``4GiB``, ``1538MiB``, ``17``."""
+    for unit, shift in (("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if size and size % (1 << shift) == 0:
+            return f"{size >> shift}{unit}"
+    return str(size)
+
+
+def parse_count(value: object, least: int = 0) -> int:
+    """Return the whole number that a text of digits stands for."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value.strip(), re.ASCII):
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise refusal(value, f"a whole number of at least {least}, below 10^18")
+    return value
+
+
+def parse_share(value: object) -> float:
+    """Return the number from 0 to 1 that a text stands for."""
+    try:
+        share = float(value) if isinstance(value, str | int | float) else -1.0
+    except (ValueError, OverflowError):
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise refusal(value, "a number from 0 to 1")
+    return share
+
+
+def parse_modes(value: object) -> tuple[str, ...]:
+    """Return the modes of a list with commas, in its order, each once."""
+    if isinstance(value, tuple):
+        return value
+    modes = tuple(parse_choice(mode, MODES) for mode in str(value).split(","))
+    if len(set(modes)) < len(modes):
+        raise refusal(value, f"each of {', '.join(MODES)} at most once")
+    return modes
+
+
+def parse_quantum(value: object) -> tuple[Fraction, str]:
+    """Return number and unit of a quantum: cycles, accesses, instructions, or ``"s"`` of time."""
+    match = _NUMBER.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise refusal(value, QUANTUM_ACCEPTED)
+    number, unit = Fraction(match[1]), match[2].lower()
+    if unit in _TIME_UNITS:
+        number, unit = number * _TIME_UNITS[unit], "s"
+    elif unit not in _COUNT_UNITS:
+        raise refusal(value, QUANTUM_ACCEPTED, nearest(unit, _COUNT_UNITS) if unit else "")
+    if number <= 0 or (unit != "s" and number.denominator != 1):
+        raise refusal(value, QUANTUM_ACCEPTED)
+    return number, unit
+
+
+def parse_page_size(value: object) -> str:
+    """Return ``4k``, ``2m`` or ``1g`` for a page size as a word (``2M``, ``2MiB``) or bytes."""
+    try:
+        return _PAGE_SIZES[parse_size(value)]
+    except (InputError, KeyError):
+        raise refusal(value, " | ".join(_PAGE_SIZES.values())) from None
+
+
+def parse_pages(value: object) -> str:
+    """Return the policy that a word names: ``4k``, ``2m`` (or ``2M``, ``2MiB``) or ``auto``."""
+    try:
+        return parse_choice(value, PAGES)
+    except InputError as error:
+        try:
+            policy = parse_page_size(value)
+        except InputError:
+            raise error from None
+        if policy not in PAGES:
+            raise error from None
+        return policy
