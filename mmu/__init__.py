@@ -1,1 +1,70 @@
-"""Emulator of virtual address translation under a hypervisor."""
+"""Emulator of virtual address translation under a hypervisor.
+
+``mmu.replay`` and ``mmu.compare`` replay memory traces as virtual machines on one processor;
+``mmu.translate`` translates one address through page tables in a ``mmu.Memory``.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmu.config import Costs, Processor, Quantum, RunConfig, VmConfig
+    from mmu.errors import InputError, MmuError, OutOfMemory
+    from mmu.hardware.outcome import Outcome
+    from mmu.memory import Memory
+    from mmu.processors import load_processor
+    from mmu.result import Comparison, Result
+    from mmu.run import Replay, compare, replay
+    from mmu.trace.reader import open_trace
+    from mmu.translation import Ept, Step, Translation, translate
+
+__all__ = [
+    "Comparison",
+    "Costs",
+    "Ept",
+    "InputError",
+    "Memory",
+    "MmuError",
+    "OutOfMemory",
+    "Outcome",
+    "Processor",
+    "Quantum",
+    "Replay",
+    "Result",
+    "RunConfig",
+    "Step",
+    "Translation",
+    "VmConfig",
+    "compare",
+    "load_processor",
+    "open_trace",
+    "replay",
+    "translate",
+]
+
+_HOMES = {
+    "mmu.config": ("Costs", "Processor", "Quantum", "RunConfig", "VmConfig"),
+    "mmu.errors": ("InputError", "MmuError", "OutOfMemory"),
+    "mmu.hardware.outcome": ("Outcome",),
+    "mmu.memory": ("Memory",),
+    "mmu.processors": ("load_processor",),
+    "mmu.result": ("Comparison", "Result"),
+    "mmu.run": ("Replay", "compare", "replay"),
+    "mmu.trace.reader": ("open_trace",),
+    "mmu.translation": ("Ept", "Step", "Translation", "translate"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: `mmu --help` needs none of them."""
+    from importlib import import_module  # noqa: PLC0415
+
+    for home, names in _HOMES.items():
+        if name in names:
+            value = getattr(import_module(home), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'mmu' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

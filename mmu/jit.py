@@ -1,7 +1,7 @@
 """How kernels are compiled: the only place that names Numba's options.
 
-Compiled code is kept between runs, in a folder named by a digest of every source file of the
-package and of every switch that changes what is compiled. Numba's own index watches only the file
+Compiled code is kept between runs, in a folder named by a digest of every source file that kernels
+may come from and of every switch that changes what is compiled. Numba's own index watches only the file
 that holds a function, so without the digest an edit to an imported kernel would leave its callers
 stale (numba issue 1833), and a bounds-checked run on a warm cache would check nothing.
 """
@@ -24,11 +24,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
 
 
+KERNEL_FOLDERS = ("hardware", "software", "trace")  # nowhere else; a test sees to it
+
+
 def sources_digest() -> str:
-    """Return a digest of the package's sources and of all that changes the code compiled from them."""
+    """Return a digest of the kernels' sources and of all that changes the code compiled from them."""
     digest = hashlib.sha256()
     root = Path(__file__).parent
-    for path in sorted(root.rglob("*.py")):
+    sources = [path for folder in KERNEL_FOLDERS for path in (root / folder).rglob("*.py")]
+    for path in sorted([Path(__file__), *sources]):
         digest.update(str(path.relative_to(root)).encode())
         digest.update(path.read_bytes())
     switches = [f"{key}={value}" for key, value in sorted(os.environ.items()) if key[:6] == "NUMBA_"]

@@ -81,11 +81,10 @@ class Replay:
         self.total = sum(stream.accesses for stream in self.streams.values())
         if config.warm_up >= self.total:
             raise InputError(
-                f"warm-up: found {config.warm_up} accesses; accepted: less than the {self.total} "
+                f"--warm-up: found {config.warm_up} accesses; accepted: less than the {self.total} "
                 "of all traces together"
             )
         self.series: dict[str, list[Any]] = {"clock": [], **{name: [] for name in SERIES}}
-        self.ended = 0  # completed steps of `run`
 
     @property
     def now(self) -> Words:
@@ -113,8 +112,9 @@ class Replay:
         InputError
             A trace turns out to be damaged.
         """
-        began = time.perf_counter()
         host, feed = self.host, self.feed
+        dispatch(host.machine, host.world, host.schedule, feed, 0, 0)  # compiles, runs nothing
+        began = time.perf_counter()
         for stream in self.streams.values():
             stream.load(feed)
         every = max(BLOCKS_PER_SAMPLE, self.total // 4096 // SAMPLES)
@@ -229,5 +229,7 @@ def compare_config(
             if progress:
                 progress(i * total + done, len(modes) * total)
 
-        results[mode] = replay_config(config.model_copy(update={"mode": mode}), part)
+        # Not `model_copy`, which would not judge the other mode.
+        given = {name: getattr(config, name) for name in RunConfig.model_fields}
+        results[mode] = replay_config(RunConfig(**given | {"mode": mode}), part)
     return Comparison(results)

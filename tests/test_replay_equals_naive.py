@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from memory_trace import MemoryTrace
 
 from mmu.config import RunConfig
-from mmu.replay import Replay
+from mmu.run import Replay
 from mmu.software.frames import FREE, TAKEN
 from mmu.software.world import FIRST_GUEST_POOL, HOST_POOL
 

@@ -10,11 +10,14 @@ followed by a mask, so the sign never shows.
 A page *size* is coded 0 for 4 KiB, 1 for 2 MiB, 2 for 1 GiB: it is the level of its leaf minus one.
 """
 
+import numpy as np
+
 from mmu.jit import inlined
 
 PAGE_SHIFT = 12
 LEVEL_BITS = 9
 WORD_SHIFT = 3
+WORD_BYTES = 1 << WORD_SHIFT
 ENTRIES = 1 << LEVEL_BITS
 PAGE_BYTES = 1 << PAGE_SHIFT
 LARGE_FRAMES = 1 << LEVEL_BITS  # 4 KiB frames in a 2 MiB page
@@ -25,7 +28,7 @@ GUEST_PHYSICAL_BITS = 48  # what 4-level nested tables translate
 PAGE_NUMBER_BITS = 45  # enough for 57-bit addresses: what a tag word has room for
 PAGE_NUMBER_MASK = (1 << PAGE_NUMBER_BITS) - 1
 OFFSET_MASK = PAGE_BYTES - 1
-SMALL, LARGE = 0, 1  # size codes
+SMALL = np.int64(0)  # size code; not a literal: a kernel is compiled once for each literal
 
 
 @inlined
@@ -41,10 +44,15 @@ def frame_bits(size: int) -> int:
 
 
 @inlined
+def table_index(address: int, level: int) -> int:
+    """Return which entry of a table of `level` an address selects."""
+    return address >> (PAGE_SHIFT - LEVEL_BITS + LEVEL_BITS * level) & (ENTRIES - 1)
+
+
+@inlined
 def entry_word(table: int, address: int, level: int) -> int:
     """Return the index, in 8-byte words, of the entry of `table` that `address` selects at `level`.
 
     `table` is the machine address of a table page; bits below the page are ignored.
     """
-    entry = address >> (PAGE_SHIFT - LEVEL_BITS + LEVEL_BITS * level) & (ENTRIES - 1)
-    return (table >> PAGE_SHIFT << (PAGE_SHIFT - WORD_SHIFT)) + entry
+    return (table >> PAGE_SHIFT << (PAGE_SHIFT - WORD_SHIFT)) + table_index(address, level)

@@ -10,6 +10,7 @@ from mmu.config import Array, Cache, Processor
 from mmu.errors import InputError
 from mmu.hardware.entry import EPT, EPT_WITHOUT_DIRTY
 from mmu.hardware.machine import (
+    DATA_SIDE,
     EVENTS,
     FAULT_FIELDS,
     FETCH,
@@ -18,6 +19,7 @@ from mmu.hardware.machine import (
     MOST_REFERENCES,
     READ_ACCESS,
     SIDES,
+    STEP_FIELDS,
     SUPERVISOR,
     WRITE_ACCESS,
     Formats,
@@ -25,6 +27,7 @@ from mmu.hardware.machine import (
 )
 from mmu.hardware.rows import CONTEXTS, EMPTY, L2_DATA, LINEAR, Rows, Words
 
+WALK_CACHES = ("pde", "pdpte", "pml4e")  # a row each, without ways where absent
 SIZE_NAMES = ("4k", "2m", "1g")
 MAP_NORESERVE = 0x4000  # Linux; Python does not name it before 3.13
 
@@ -54,7 +57,6 @@ def tlb_rows(prefix: str, arrays: Iterable[Array], sizes: tuple[str, ...]) -> li
 def processor_rows(processor: Processor, sizes: tuple[str, ...]) -> list[list[Row]]:
     """Return the rows of each group of a logical processor, in the order of `rows.GROUPS`."""
     walk = processor.walk_caches
-    caches = (("pde", walk.pde), ("pdpte", walk.pdpte), ("pml4e", walk.pml4e))
     nested = [processor.nested_tlb] if processor.nested_tlb else []
     return [
         tlb_rows("l1_data", processor.l1_data, sizes),
@@ -62,7 +64,7 @@ def processor_rows(processor: Processor, sizes: tuple[str, ...]) -> list[list[Ro
         tlb_rows("l2", processor.l2, sizes),
         [],  # both sides share one L2
         tlb_rows("nested", nested, ("4k", "2m")),
-        [Row(name, cache, level, False) for level, (name, cache) in enumerate(caches)],
+        [Row(name, getattr(walk, name), level, False) for level, name in enumerate(WALK_CACHES)],
     ]
 
 
@@ -99,7 +101,13 @@ def lazy_words(size: int) -> Words:
 
 
 def build_machine(
-    groups: list[list[Row]], owners: int, memory: int, *, nested_dirty: bool, lps: int = 1
+    groups: list[list[Row]],
+    owners: int,
+    memory: Words,
+    *,
+    nested_dirty: bool,
+    contexts: int = CONTEXTS,
+    lps: int = 1,
 ) -> Machine:
     """Build a machine with nothing cached, mapped or counted.
 
@@ -109,23 +117,25 @@ def build_machine(
         As `processor_rows` returns them.
     owners : int
         Virtual machines, and the hypervisor.
-    memory : int
-        Machine memory, bytes.
+    memory : ndarray of int64
+        Machine memory.
     nested_dirty : bool
         The processor sets accessed and dirty bits in nested entries (EPTP bit 6).
+    contexts : int
+        Address spaces, the hypervisor's included.
     lps : int
         Logical processors.
     """
     rows, slots = lay_out(groups)
     accounts = 2 * (owners - 1)
-    fetch = [kind % SUPERVISOR == FETCH for kind in range(KINDS)]
     nested = EPT if nested_dirty else EPT_WITHOUT_DIRTY
+    sides = [FETCH_SIDE if kind % SUPERVISOR == FETCH else DATA_SIDE for kind in range(KINDS)]
     return Machine(
         tag=np.full((lps, slots), EMPTY, np.int64),
         frame=np.zeros((lps, slots), np.int64),
         last=np.full((lps, SIDES), EMPTY, np.int64),
         rows=rows,
-        side=np.array([FETCH_SIDE if f else 0 for f in fetch], np.int64),
+        side=np.array(sides, np.int64),
         level2=np.array([L2_DATA, L2_DATA], np.int64),
         formats=Formats(
             nested.code,
@@ -133,16 +143,28 @@ def build_machine(
             nested.accessed,
             nested.dirty,
             WRITE_ACCESS if nested_dirty else READ_ACCESS,
+            origin=0,
+            update=1,
         ),
-        memory=lazy_words(memory),
-        root=np.zeros(CONTEXTS, np.int64),
-        nested=np.full(CONTEXTS, -1, np.int64),
-        vm=np.full(CONTEXTS, owners - 1, np.int64),
+        memory=memory,
+        root=np.zeros(contexts, np.int64),
+        nested=np.full(contexts, -1, np.int64),
+        vm=np.full(contexts, owners - 1, np.int64),
         events=np.zeros((lps, accounts, len(EVENTS)), np.int64),
         hits=np.zeros((lps, accounts, len(rows.first)), np.int64),
         references=np.zeros((lps, accounts, MOST_REFERENCES), np.int64),
         evictions=np.zeros((lps, owners, owners), np.int64),
         fault=np.zeros((lps, FAULT_FIELDS), np.int64),
+        trail=np.zeros((0, STEP_FIELDS), np.int64),
+        steps=np.zeros(1, np.int64),
     )
 
 
+def build_processor(memory: Words, *, nested_dirty: bool) -> Machine:
+    """Build one processor's view of a machine that caches nothing and knows one context."""
+    absent = [Row(name, None, level, False) for level, name in enumerate(WALK_CACHES)]
+    groups: list[list[Row]] = [[], [], [], [], [], absent]
+    machine = build_machine(groups, 2, memory, nested_dirty=nested_dirty, contexts=1)
+    machine.vm[0] = 0
+    owned = ("tag", "frame", "last", "events", "hits", "references", "evictions", "fault")
+    return machine._replace(**{name: getattr(machine, name)[0] for name in owned})

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 from mmu.hardware.rows import Rows, Words
-from mmu.jit import at, inlined
+from mmu.jit import inlined
 
 # Kinds of access: of the user; + 3 for the supervisor.
 READ_ACCESS, WRITE_ACCESS, FETCH = 0, 1, 2
@@ -40,17 +40,21 @@ EVENTS = (
 MOST_REFERENCES = 64  # longest walk is 35 (5-level guest in 5-level nested tables)
 
 # Fields of `Machine.fault`.
-FAULT_OUTCOME, FAULT_GVA, FAULT_GPA, FAULT_FIELDS = 0, 1, 2, 3
+FAULT_OUTCOME, FAULT_GVA, FAULT_GPA, FAULT_PRESENT, FAULT_FIELDS = 0, 1, 2, 3, 4
+# Fields of a step in `Machine.trail`.
+STEP_NESTED, STEP_LEVEL, STEP_WORD, STEP_ENTRY, STEP_USED, STEP_FIELDS = 0, 1, 2, 3, 4, 5
 
 
 class Formats(NamedTuple):
-    """How nested entries are read."""
+    """How entries are read."""
 
     code: int  # format of nested entries: entry.X86_CODE or entry.EPT_CODE
     present: int  # mask of nested entries
     accessed: int  # mask; 0: the processor sets no accessed bit in nested entries
     dirty: int  # mask; 0: as above
     table_kind: int  # kind of nested access that reading a guest entry is
+    origin: int  # memory's first word is the machine's word number `origin`
+    update: int  # 0: accessed and dirty bits are worked out, but not written
 
 
 class Machine(NamedTuple):
@@ -76,6 +80,8 @@ class Machine(NamedTuple):
     references: Words  # [lp, account, count] completed walks by table reads made
     evictions: Words  # [lp, owner, owner] live L2 entries that the first dropped of the second
     fault: Words  # [lp, field] how the last walk that did not complete ended
+    trail: Words  # [step, field] what the last walk read, where anybody wants to know
+    steps: Words  # [1] table reads noted in `trail`
 
 
 @inlined
@@ -85,5 +91,5 @@ def processor(machine: Machine, lp: int) -> Machine:
         machine.tag[lp], machine.frame[lp], machine.last[lp], machine.rows, machine.side,
         machine.level2, machine.formats, machine.memory, machine.root, machine.nested, machine.vm,
         machine.events[lp], machine.hits[lp], machine.references[lp], machine.evictions[lp],
-        machine.fault[lp],
+        machine.fault[lp], machine.trail, machine.steps,
     )  # fmt: skip

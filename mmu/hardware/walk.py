@@ -9,6 +9,8 @@ Sources: Intel SDM vol. 3, "Translation of Guest-Physical Addresses Using EPT" a
 Translation Information"; Bhargava et al., ASPLOS 2008, for the count.
 """
 
+import numpy as np
+
 from mmu.hardware.bits import GUEST_PHYSICAL_BITS, LEVELS, entry_word, frame_bits, page_number
 from mmu.hardware.entry import (
     ACCESSED,
@@ -22,9 +24,15 @@ from mmu.hardware.entry import (
 )
 from mmu.hardware.machine import (
     FAULT_GPA,
+    FAULT_PRESENT,
     GUEST_REFERENCES,
     NESTED_LOOKUPS,
     NESTED_REFERENCES,
+    STEP_ENTRY,
+    STEP_LEVEL,
+    STEP_NESTED,
+    STEP_USED,
+    STEP_WORD,
     SUPERVISOR,
     UPDATES,
     WRITE_ACCESS,
@@ -43,7 +51,36 @@ from mmu.hardware.tlb import (
     tag_key,
 )
 from mmu.hardware.walkcache import cache_table, cached_table
-from mmu.jit import at, inlined
+from mmu.jit import at, inlined, kernel
+
+
+# Not literals: a kernel is compiled once for each literal it is given.
+GUEST_STEP, NESTED_STEP = np.int64(0), np.int64(1)
+
+
+@inlined
+def note(machine: Machine, nested: int, level: int, slot: int, entry: int) -> None:
+    """Note a table read in the trail, if there is one and it has room."""
+    step = machine.steps[0]
+    if step < machine.trail.shape[0]:
+        machine.steps[0] = step + 1
+        machine.trail[at(step), STEP_NESTED] = nested
+        machine.trail[at(step), STEP_LEVEL] = level
+        machine.trail[at(step), STEP_WORD] = slot
+        machine.trail[at(step), STEP_ENTRY] = entry
+        machine.trail[at(step), STEP_USED] = entry
+
+
+@inlined
+def mark_used(machine: Machine, account: int, slot: int, entry: int, used: int) -> None:
+    """Write the accessed and dirty bits of an entry, if that changes it."""
+    if used != entry:
+        if machine.formats.update:
+            store(machine.memory, slot, used)
+        step = machine.steps[0] - 1
+        if 0 <= step < machine.trail.shape[0]:
+            machine.trail[at(step), STEP_USED] = used
+        machine.events[at(account), UPDATES] += 1
 
 
 @inlined
@@ -99,11 +136,12 @@ def nested_walk(
         return NESTED_VIOLATION
     table, rights, level = root, RIGHTS, LEVELS
     while True:
-        slot = entry_word(table, gpa, level)
+        slot = entry_word(table, gpa, level) - formats.origin
         if not inside(machine.memory, slot):
             return NO_MEMORY
         entry = load(machine.memory, slot)
         machine.events[at(account), NESTED_REFERENCES] += 1
+        note(machine, NESTED_STEP, level, slot, entry)
         if not entry & formats.present:
             return NESTED_VIOLATION
         rights &= rights_of(entry, formats.code)
@@ -113,9 +151,7 @@ def nested_walk(
         used = entry | formats.accessed
         if leaf and kind == WRITE_ACCESS:
             used |= formats.dirty
-        if used != entry:
-            store(machine.memory, slot, used)
-            machine.events[at(account), UPDATES] += 1
+        mark_used(machine, account, slot, entry, used)
         if leaf:
             break
         table = entry & ADDRESS
@@ -157,11 +193,13 @@ def walk(machine: Machine, account: int, context: int, gva: int, kind: int) -> t
             if level < LEVELS:
                 cache_table(machine, context, gva, level, table & ADDRESS | rights)
         located = False
-        slot = entry_word(table, gva, level)
+        slot = entry_word(table, gva, level) - machine.formats.origin
         if not inside(machine.memory, slot):
             return NO_MEMORY, 0
         entry = load(machine.memory, slot)
         machine.events[at(account), GUEST_REFERENCES] += 1
+        note(machine, GUEST_STEP, level, slot, entry)
+        machine.fault[FAULT_PRESENT] = entry & PRESENT
         if not entry & PRESENT:
             return PAGE_FAULT, 0
         rights &= rights_of(entry, X86_CODE)
@@ -171,9 +209,7 @@ def walk(machine: Machine, account: int, context: int, gva: int, kind: int) -> t
         used = entry | ACCESSED
         if leaf and write:
             used |= DIRTY
-        if used != entry:
-            store(machine.memory, slot, used)
-            machine.events[at(account), UPDATES] += 1
+        mark_used(machine, account, slot, entry, used)
         gpa = entry & ADDRESS
         if leaf:
             within = frame_bits(level - 1)
@@ -187,3 +223,13 @@ def walk(machine: Machine, account: int, context: int, gva: int, kind: int) -> t
     splinter = FRAME_SPLINTER if level - 1 > size else 0
     dirty = entry & DIRTY != 0 and word & FRAME_DIRTY != 0
     return base | splinter | size << FRAME_SIZE_SHIFT | rights, denied_by(rights, dirty)
+
+
+@kernel
+def walk_once(machine: Machine, gva: int, kind: int) -> int:
+    """Translate an address of context 0 on one processor's view: its frame word, or an outcome.
+
+    The word is that of `walk`; a negative number is an outcome.
+    """
+    word, _ = walk(machine, 0, 0, gva, kind)
+    return word

@@ -9,7 +9,7 @@ from mmu.config import RunConfig, VmConfig
 from mmu.errors import InputError, MmuError, OutOfMemory
 from mmu.hardware.bits import LARGE_BYTES, LARGE_FRAMES, PAGE_BYTES
 from mmu.hardware.entry import PRESENT, WRITABLE, X86
-from mmu.hardware.geometry import Row, build_machine, processor_rows
+from mmu.hardware.geometry import build_machine, lazy_words, processor_rows
 from mmu.hardware.machine import (
     DIRTY_WALKS,
     EVENTS,
@@ -34,8 +34,9 @@ from mmu.hardware.machine import (
 from mmu.hardware.rows import CONTEXTS
 from mmu.software.dispatcher import CURRENT, MODES, NEXT_EXIT, NOW_FIELDS, UNITS, WARM
 from mmu.software.dispatcher import Schedule as Schedule
-from mmu.software.frames import HYPERVISOR, NONE, Frames, break_regions, pools, take_small
+from mmu.software.frames import Frames, break_regions, pools
 from mmu.software.guest import map_pages
+from mmu.software.hypervisor import open_partition
 from mmu.software.world import (
     FIRST_GUEST_POOL,
     HOST_POOL,
@@ -44,7 +45,8 @@ from mmu.software.world import (
     OUT_OF_MEMORY,
     POLICIES,
     RESERVE_POOL,
-    SHORT_BYTES,
+    RUNAWAY,
+    SHORT_SIZE,
     SHORT_OWNER,
     SHORT_POOL,
     SMALL_PAGES,
@@ -77,7 +79,7 @@ class Host:
         self.row_names = [row.name for group in self.groups for row in group]
         owners = len(self.vms) + 1
         self.machine: Machine = build_machine(
-            self.groups, owners, config.memory, nested_dirty=config.nested_dirty
+            self.groups, owners, lazy_words(config.memory), nested_dirty=config.nested_dirty
         )
         self.world = self._world()
         self.contexts: dict[tuple[int, int], int] = {}
@@ -127,11 +129,8 @@ class Host:
         if not self.native:
             world.identity[ROOT] = 1
             for vm in range(len(vms)):
-                root = take_small(frames, RESERVE_POOL, HYPERVISOR)
-                if root == NONE:
-                    self._raise(OUT_OF_MEMORY, world)
-                world.nested_root[vm] = root * PAGE_BYTES
-                world.mapped[vm, MAPPED.index("nested_tables")] += 1
+                if self.vms[vm]:
+                    self._check(open_partition(world, vm), world)
         return world
 
     def _check_fits(self, sizes: list[int]) -> None:
@@ -256,10 +255,11 @@ class Host:
 
     def check(self, status: int) -> None:
         """Raise what a kernel's negative status stands for."""
-        if status < 0:
-            self._raise(status, self.world)
+        self._check(status, self.world)
 
-    def _raise(self, status: int, world: World) -> None:
+    def _check(self, status: int, world: World) -> None:
+        if status >= 0:
+            return
         if status == OUT_OF_MEMORY:
             raise self._out_of_memory(world)
         if status == OFF_LIMITS:
@@ -268,11 +268,18 @@ class Host:
                 f"root: touched machine address {gpa:#x}, which the hypervisor reserves "
                 f"(0x0 to {self.config.reserve - 1:#x}) or the host has not"
             )
+        if status == RUNAWAY:
+            raise InputError(
+                f"--exits-per-second: found {self.config.exits_per_second}: one falls due every "
+                f"{self.schedule.exit_interval} cycles, and the misses of the hypervisor's own pages "
+                "make each take longer than that; accepted: fewer, or --exit-code-pages and "
+                "--exit-data-pages below what they are"
+            )
         raise AssertionError(f"a fault that no pager can mend: status {status}")
 
     def _out_of_memory(self, world: World) -> OutOfMemory:
         owner, pool = int(world.shortage[SHORT_OWNER]), int(world.shortage[SHORT_POOL])
-        asked = int(world.shortage[SHORT_BYTES])
+        asked = LARGE_BYTES if world.shortage[SHORT_SIZE] else PAGE_BYTES
         left = int(world.frames.left[pool]) * PAGE_BYTES
         name = [*self.names, "hypervisor"][owner]
         where, remedy = "its own memory", "give it more with --memory"

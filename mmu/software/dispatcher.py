@@ -35,7 +35,7 @@ from mmu.hardware.rows import EMPTY, Words
 from mmu.jit import at, kernel, spliced
 from mmu.software.guest import map_on_touch, open_space
 from mmu.software.hypervisor import touch_guest_page
-from mmu.software.world import BROKEN, World
+from mmu.software.world import BROKEN, RUNAWAY, World
 
 Bytes = NDArray[np.uint8]
 Counts = NDArray[np.uint16]
@@ -52,6 +52,9 @@ UNITS = ("accesses", "instructions", "cycles")
 ) = range(10)  # fmt: skip
 # Fields of `Feed.stream`.
 BLOCK, BLOCKS, LEFT, STREAM_FIELDS = 0, 1, 2, 3
+# A kernel is compiled once for each literal it is given; these are none.
+FIRST, ONE = np.int64(0), np.int64(1)
+MOST_DUE = 1 << 16  # exits at one block end: far more can only be without end
 # Bits of a compact record's `order`.
 DATA_FIRST, WRITE_FIRST = 1, 2
 # Why `dispatch` returns.
@@ -95,7 +98,7 @@ class Schedule(NamedTuple):
     again_kind: Bytes  # [1]
 
 
-@spliced
+@kernel
 def take_exit(machine: Machine, schedule: Schedule, vm: int) -> int:
     """Leave a virtual machine, run the hypervisor's handler, and enter it again."""
     account = schedule.footprint.shape[0] + vm
@@ -107,7 +110,7 @@ def take_exit(machine: Machine, schedule: Schedule, vm: int) -> int:
     touched = schedule.footprint_kind.shape[0]
     made = make_accesses(
         machine, account, schedule.hypervisor, schedule.footprint[vm], schedule.footprint_kind,
-        0, touched,
+        FIRST, touched,
     )  # fmt: skip
     machine.events[at(account), ACCESSES] += touched
     for i in range(touched):
@@ -162,7 +165,7 @@ def remake(
     """Make one folded access for real; its page is mapped, so that it cannot fault."""
     schedule.again[0] = address
     schedule.again_kind[0] = kind
-    return make_accesses(machine, vm, context, schedule.again, schedule.again_kind, 0, 1)
+    return make_accesses(machine, vm, context, schedule.again, schedule.again_kind, FIRST, ONE)
 
 
 @spliced
@@ -254,6 +257,8 @@ def timer_exits(
     if not schedule.exit_interval or now[CLOCK] < now[NEXT_EXIT]:
         return 0
     due = (now[CLOCK] - now[NEXT_EXIT]) // schedule.exit_interval + 1
+    if due > MOST_DUE:
+        return RUNAWAY
     now[NEXT_EXIT] += due * schedule.exit_interval
     for _ in range(due):
         status = take_exit(machine, schedule, vm)

@@ -16,10 +16,10 @@ from mmu.hardware.rows import Words
 from mmu.jit import at, inlined
 
 # Who has a frame. Virtual machine `vm` has the frames marked FIRST_VM + vm.
-FREE, TAKEN, HYPERVISOR, FIRST_VM = 0, 1, 2, 3
+FREE, TAKEN, FIRST_VM = 0, 1, 3
+HYPERVISOR = np.int64(2)  # not a literal: a kernel is compiled once for each literal it is given
 
 NONE = -1
-WHOLE, PARTIAL, FULL = 0, 1, 2  # lists of regions; a full region is in none
 
 
 class Frames(NamedTuple):
@@ -27,7 +27,8 @@ class Frames(NamedTuple):
 
     base: Words  # [pool] frame number of its first frame
     begin: Words  # [pool + 1] its first region
-    head: Words  # [pool, list] first region of the list of WHOLE or PARTIAL regions; NONE: empty
+    whole: Words  # [pool] first of its regions with every frame free; NONE: there is none
+    partial: Words  # [pool] first of its regions with some frames free
     left: Words  # [pool] free frames
     free: Words  # [region] free frames in it
     hint: Words  # [region] no frame below this one is free
@@ -37,11 +38,11 @@ class Frames(NamedTuple):
 
 
 @inlined
-def unlink(frames: Frames, pool: int, kind: int, region: int) -> None:
-    """Take a region out of a list."""
+def unlink(frames: Frames, head: Words, pool: int, region: int) -> None:
+    """Take a region out of the list of a pool that begins at `head`."""
     behind, before = frames.behind[at(region)], frames.before[at(region)]
     if before == NONE:
-        frames.head[at(pool), at(kind)] = behind
+        head[at(pool)] = behind
     else:
         frames.behind[at(before)] = behind
     if behind != NONE:
@@ -49,26 +50,26 @@ def unlink(frames: Frames, pool: int, kind: int, region: int) -> None:
 
 
 @inlined
-def link(frames: Frames, pool: int, kind: int, region: int) -> None:
-    """Put a region at the head of a list."""
-    head = frames.head[at(pool), at(kind)]
-    frames.behind[at(region)] = head
+def link(frames: Frames, head: Words, pool: int, region: int) -> None:
+    """Put a region in front of the list of a pool that begins at `head`."""
+    behind = head[at(pool)]
+    frames.behind[at(region)] = behind
     frames.before[at(region)] = NONE
-    if head != NONE:
-        frames.before[at(head)] = region
-    frames.head[at(pool), at(kind)] = region
+    if behind != NONE:
+        frames.before[at(behind)] = region
+    head[at(pool)] = region
 
 
 @inlined
 def take_small(frames: Frames, pool: int, owner: int) -> int:
     """Take a 4 KiB frame of a pool: its frame number, or NONE."""
-    region = frames.head[at(pool), PARTIAL]
+    region = frames.partial[at(pool)]
     if region == NONE:
-        region = frames.head[at(pool), WHOLE]
+        region = frames.whole[at(pool)]
         if region == NONE:
             return NONE
-        unlink(frames, pool, WHOLE, region)
-        link(frames, pool, PARTIAL, region)
+        unlink(frames, frames.whole, pool, region)
+        link(frames, frames.partial, pool, region)
     frame = region * LARGE_FRAMES + frames.hint[at(region)]
     while frames.owner[at(frame)] != FREE:
         frame += 1
@@ -77,17 +78,17 @@ def take_small(frames: Frames, pool: int, owner: int) -> int:
     frames.free[at(region)] -= 1
     frames.left[at(pool)] -= 1
     if not frames.free[at(region)]:
-        unlink(frames, pool, PARTIAL, region)
+        unlink(frames, frames.partial, pool, region)
     return frames.base[at(pool)] + frame - frames.begin[at(pool)] * LARGE_FRAMES
 
 
 @inlined
 def take_large(frames: Frames, pool: int, owner: int) -> int:
     """Take a whole 2 MiB region of a pool: its first frame's number, or NONE."""
-    region = frames.head[at(pool), WHOLE]
+    region = frames.whole[at(pool)]
     if region == NONE:
         return NONE
-    unlink(frames, pool, WHOLE, region)
+    unlink(frames, frames.whole, pool, region)
     first = region * LARGE_FRAMES
     for frame in range(first, first + LARGE_FRAMES):
         frames.owner[at(frame)] = owner
@@ -102,16 +103,17 @@ def pools(bases: list[int], regions: list[int]) -> Frames:
     total = int(begin[-1])
     behind = np.arange(1, total + 1, dtype=np.int64)
     before = np.arange(-1, total - 1, dtype=np.int64)
-    head = np.full((len(regions), 2), NONE, np.int64)
+    whole = np.full(len(regions), NONE, np.int64)
     for pool, size in enumerate(regions):
         if size:
-            head[pool, WHOLE] = begin[pool]
+            whole[pool] = begin[pool]
             before[begin[pool]] = NONE
             behind[begin[pool + 1] - 1] = NONE
     return Frames(
         base=np.array(bases, np.int64),
         begin=begin,
-        head=head,
+        whole=whole,
+        partial=np.full(len(regions), NONE, np.int64),
         left=np.array(regions, np.int64) * LARGE_FRAMES,
         free=np.full(total, LARGE_FRAMES, np.int64),
         hint=np.zeros(total, np.int64),
@@ -135,8 +137,8 @@ def break_regions(
     frames.owner[(begin + regions) * LARGE_FRAMES + taken] = TAKEN
     frames.free[begin + regions] -= 1
     frames.left[pool] -= len(regions)
-    for kind, members in ((WHOLE, np.nonzero(~broken)[0]), (PARTIAL, np.nonzero(broken)[0])):
-        chain = np.concatenate([[NONE], begin + members, [NONE]])
+    for head, members in ((frames.whole, ~broken), (frames.partial, broken)):
+        chain = np.concatenate([[NONE], begin + np.flatnonzero(members), [NONE]])
         frames.before[chain[1:-1]] = chain[:-2]
         frames.behind[chain[1:-1]] = chain[2:]
-        frames.head[pool, kind] = chain[1]
+        head[pool] = chain[1]

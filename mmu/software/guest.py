@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from mmu.hardware.bits import LARGE_BYTES, LEVELS, PAGE_BYTES, PAGE_SHIFT, entry_word
+from mmu.hardware.bits import LEVELS, PAGE_SHIFT, SMALL, entry_word
 from mmu.hardware.entry import ADDRESS, LARGE_LEAF, PRESENT, X86
 from mmu.hardware.machine import Machine, processor
 from mmu.hardware.memory import load, store
@@ -27,7 +27,7 @@ def new_table(machine: Machine, world: World, account: int, owner: int) -> int:
     pool = world.pool[at(owner)]
     frame = take_small(world.frames, pool, FIRST_VM + owner)
     if frame == NONE:
-        return short_of(world, owner, pool, PAGE_BYTES)
+        return short_of(world, owner, pool, SMALL)
     gpa = frame << PAGE_SHIFT
     maddr = touch_guest_page(machine, world, account, owner, gpa)
     if maddr < 0:
@@ -77,7 +77,7 @@ def map_on_touch(machine: Machine, world: World, account: int, context: int, gva
             if status != NONE:
                 return status
             if level == 1 or policy == LARGE_PAGES:
-                return short_of(world, owner, pool, PAGE_BYTES if level == 1 else LARGE_BYTES)
+                return short_of(world, owner, pool, level - 1)
         if not entry & PRESENT:
             entry = new_table(machine, world, account, owner)
             if entry < 0:
@@ -98,10 +98,10 @@ def open_space(machine: Machine, world: World, context: int) -> int:
     pool = world.pool[at(owner)]
     frame = take_small(world.frames, pool, FIRST_VM + owner)
     if frame == NONE:
-        return short_of(world, owner, pool, PAGE_BYTES)
+        return short_of(world, owner, pool, SMALL)
     machine.root[at(context)] = frame << PAGE_SHIFT
     world.mapped[at(owner), GUEST_TABLES] += 1
-    status = hand_out(machine, world, owner, owner, frame << PAGE_SHIFT, 0)
+    status = hand_out(machine, world, owner, owner, frame << PAGE_SHIFT, SMALL)
     return min(status, 0)
 
 

@@ -6,11 +6,11 @@ mapped one to one; what the hypervisor reserves for itself is off limits to it.
 
 from mmu.hardware.bits import (
     ENTRIES,
-    LARGE_BYTES,
     LARGE_FRAMES,
     LEVELS,
     PAGE_BYTES,
     PAGE_SHIFT,
+    SMALL,
     WORD_SHIFT,
     entry_word,
     frame_bits,
@@ -29,7 +29,7 @@ from mmu.software.world import (
     OFF_LIMITS,
     OUT_OF_MEMORY,
     RESERVE_POOL,
-    SHORT_BYTES,
+    SHORT_SIZE,
     SHORT_OWNER,
     SHORT_POOL,
     SMALL_PAGES,
@@ -39,11 +39,22 @@ from mmu.software.world import (
 
 @inlined
 def short_of(world: World, owner: int, pool: int, size: int) -> int:
-    """Note who could not get `size` bytes from which pool; returns OUT_OF_MEMORY."""
+    """Note who could not get a page of `size` from which pool; returns OUT_OF_MEMORY."""
     world.shortage[SHORT_OWNER] = owner
     world.shortage[SHORT_POOL] = pool
-    world.shortage[SHORT_BYTES] = size
+    world.shortage[SHORT_SIZE] = size
     return OUT_OF_MEMORY
+
+
+@kernel
+def open_partition(world: World, vm: int) -> int:
+    """Give a virtual machine an empty nested root table; returns 0 or a negative status."""
+    frame = take_small(world.frames, RESERVE_POOL, HYPERVISOR)
+    if frame == NONE:
+        return short_of(world, vm, RESERVE_POOL, SMALL)
+    world.nested_root[at(vm)] = frame << PAGE_SHIFT
+    world.mapped[at(vm), NESTED_TABLES] += 1
+    return 0
 
 
 @inlined
@@ -96,11 +107,11 @@ def back(machine: Machine, world: World, vm: int, gpa: int) -> int:
                 world.mapped[at(vm), NESTED_2M] += 1
                 return frame << PAGE_SHIFT | gpa & frame_bits(1)
             if policy == LARGE_PAGES:
-                return short_of(world, vm, HOST_POOL, LARGE_BYTES)
+                return short_of(world, vm, HOST_POOL, level - 1)
         if not entry:
             frame = take_small(world.frames, RESERVE_POOL, HYPERVISOR)
             if frame == NONE:
-                return short_of(world, vm, RESERVE_POOL, PAGE_BYTES)
+                return short_of(world, vm, RESERVE_POOL, SMALL)
             entry = frame << PAGE_SHIFT | EPT.table
             clear_page(machine, frame << PAGE_SHIFT)
             store(machine.memory, slot, entry)
@@ -111,7 +122,7 @@ def back(machine: Machine, world: World, vm: int, gpa: int) -> int:
     if not entry:
         frame = machine_frame(world, vm, gpa, False)
         if frame == NONE:
-            return short_of(world, vm, HOST_POOL, PAGE_BYTES)
+            return short_of(world, vm, HOST_POOL, SMALL)
         entry = frame << PAGE_SHIFT | EPT.leaf
         store(machine.memory, slot, entry)
         world.mapped[at(vm), NESTED_4K] += 1

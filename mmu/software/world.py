@@ -2,10 +2,12 @@
 
 from typing import NamedTuple
 
+import numpy as np
+
 from mmu.hardware.rows import Words
 from mmu.software.frames import Frames
 
-RESERVE_POOL, HOST_POOL, FIRST_GUEST_POOL = 0, 1, 2
+RESERVE_POOL, HOST_POOL, FIRST_GUEST_POOL = np.int64(0), np.int64(1), 2
 
 # Policies of pagers and of the hypervisor's backing.
 SMALL_PAGES, LARGE_PAGES, AUTOMATIC = 0, 1, 2
@@ -16,12 +18,13 @@ MAPPED = ("guest_4k", "guest_2m", "guest_tables", "nested_4k", "nested_2m", "nes
 GUEST_4K, GUEST_2M, GUEST_TABLES, NESTED_4K, NESTED_2M, NESTED_TABLES = range(6)
 
 # Fields of `World.shortage`.
-SHORT_OWNER, SHORT_POOL, SHORT_BYTES = 0, 1, 2
+SHORT_OWNER, SHORT_POOL, SHORT_SIZE = 0, 1, 2
 
 # Statuses below the hardware's outcomes: why the software could not go on.
 OUT_OF_MEMORY = -100
 OFF_LIMITS = -101  # the root partition touched what the hypervisor reserves
 BROKEN = -102  # a fault that no pager can mend
+RUNAWAY = -103  # timer exits fall due faster than the processor can take them
 
 
 class World(NamedTuple):
