@@ -30,11 +30,6 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 130
 # Where a field of the configuration comes from on the command line, if not from its own name.
 RUN_OPTIONS = {"memory": "--host-memory", "vms": "TRACES", "costs": "--set costs"}
 VM_OPTIONS = {"trace": "TRACES"}
-RUN_FIELDS = (
-    "reserve", "host_fragmentation", "backing", "seed", "quantum", "exits_per_second",
-    "exit_code_pages", "exit_data_pages", "warm_up", "repeat",
-)  # fmt: skip
-VM_FIELDS = ("memory", "guest_pages", "nested_pages", "fragmentation", "aslr")
 
 
 class Parsed(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
@@ -324,25 +319,19 @@ def configure(traces: tuple[str, ...], mode: str, given: Mapping[str, Any]) -> "
     of_costs = [text for text in settings if text.strip().startswith("costs.")]
     of_processor = [text for text in settings if text not in of_costs]
     processor = _processor(given.get("processor", "skylake-sp"), of_processor)
-    from mmu.config import ConfigError, Costs, RunConfig  # noqa: PLC0415  imports pydantic
+    from mmu import options  # noqa: PLC0415  imports pydantic
+    from mmu.config import ConfigError  # noqa: PLC0415
 
-    fields: dict[str, Any] = {"costs": Costs().model_dump()}
-    for text in of_costs:
-        try:
-            processors.override(fields, text)
-        except InputError as error:
-            raise InputError(f"--set {text}: {error}") from None
-    fields |= {name: given[name] for name in RUN_FIELDS if given.get(name) is not None}
-    if given.get("host_memory") is not None:
-        fields["memory"] = given["host_memory"]
-    own = {name: given[name] for name in VM_FIELDS if given.get(name) is not None}
-    fields["vms"] = [{"trace": path, **own} for path in traces]
-    fields["root"] = {"trace": root, **own} if root else None
-    fields |= {"mode": mode, "nested_dirty": not given.get("no_nested_dirty")}
+    asked = {name: given.get(name) for name in (*options.VM_OPTIONS, *options.RUN_OPTIONS)}
+    asked["nested_dirty"] = not given.get("no_nested_dirty")
     try:
-        return RunConfig(processor=processor, **fields)
+        return options.configured(
+            traces, mode=mode, processor=processor, settings=of_costs, root=root or None, **asked
+        )
     except ConfigError as error:
         raise InputError(f"{option_of(error.path)}: {error.text}") from None
+    except InputError as error:
+        raise InputError(f"--set costs: {error}") from None
 
 
 def option_of(path: tuple[str | int, ...]) -> str:

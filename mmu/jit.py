@@ -35,7 +35,9 @@ def sources_digest() -> str:
     for path in sorted([Path(__file__), *sources]):
         digest.update(str(path.relative_to(root)).encode())
         digest.update(path.read_bytes())
-    switches = [f"{key}={value}" for key, value in sorted(os.environ.items()) if key[:6] == "NUMBA_"]
+    switches = [
+        f"{key}={value}" for key, value in sorted(os.environ.items()) if key[:6] == "NUMBA_"
+    ]
     versions = [numba.__version__, np.__version__, sys.version, repr(OPTIONS)]
     digest.update("\n".join(switches + versions).encode())
     return digest.hexdigest()[:20]
@@ -53,12 +55,13 @@ CACHE_FOLDER = str(cache_folder())
 
 def _compile(function: F, **options: Any) -> F:
     """Decorate with Numba, which asks for the cache folder at this moment and never again."""
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = CACHE_FOLDER
+    config: Any = numba.config
+    before = config.CACHE_DIR
+    config.CACHE_DIR = CACHE_FOLDER
     try:
         return cast(F, numba.njit(**OPTIONS, **options)(function))
     finally:
-        numba.config.CACHE_DIR = before
+        config.CACHE_DIR = before
 
 
 def kernel(function: F) -> F:
@@ -82,6 +85,14 @@ def spliced(function: F) -> F:
     its caller: a chain of ten is compiled ten times over.
     """
     return _compile(function, inline="always")
+
+
+def constant(value: int) -> int:
+    """Return a number that kernels may hand to one another.
+
+    A plain one is a literal to Numba, which compiles the function that is given it once more for each.
+    """
+    return cast(int, np.int64(value))
 
 
 @inlined

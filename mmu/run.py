@@ -2,8 +2,9 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -14,6 +15,8 @@ from mmu.errors import InputError
 from mmu.feed import LARGEST_CHUNK, Stream, Trace, build_feed, records_each
 from mmu.hardware.machine import ACCESSES, DATA_ACCESSES, EVENTS, WALKS
 from mmu.hardware.rows import Words
+from mmu.memory import Memory
+from mmu.options import configured
 from mmu.result import Comparison, Result
 from mmu.software.boot import Host
 from mmu.software.dispatcher import (
@@ -23,6 +26,7 @@ from mmu.software.dispatcher import (
     DONE_BLOCKS,
     FINISHED,
     GOING,
+    MODES,
     NEEDS_BLOCKS,
     WARM,
     WARM_CLOCK,
@@ -30,6 +34,7 @@ from mmu.software.dispatcher import (
     dispatch,
 )
 from mmu.software.world import MAPPED
+from mmu.translation import Ept
 
 Progress = Callable[[int, int], None]
 
@@ -73,7 +78,9 @@ class Replay:
         running = [vm for vm, setting in enumerate(self.host.vms) if setting]
         records = chunk or records_each(len(running))
         self.streams = {
-            vm: Stream(self.host, vm, trace, min(records, LARGEST_CHUNK) if chunk is None else chunk)
+            vm: Stream(
+                self.host, vm, trace, min(records, LARGEST_CHUNK) if chunk is None else chunk
+            )
             for vm, trace in zip(running, traces, strict=True)
         }
         longest = max(stream.trace.accesses for stream in self.streams.values())
@@ -85,6 +92,45 @@ class Replay:
                 "of all traces together"
             )
         self.series: dict[str, list[Any]] = {"clock": [], **{name: [] for name in SERIES}}
+
+    @property
+    def memory(self) -> Memory:
+        """Machine memory, with every table of the run: for `mmu.translate`."""
+        return Memory.from_words(self.host.machine.memory)
+
+    def space(self, vm: str, space: int = 0) -> dict[str, Any]:
+        """Return where the tables of an address space stand, as `mmu.translate` takes it.
+
+        Parameters
+        ----------
+        vm : str
+            Name of the virtual machine.
+        space : int
+            The address space, as its trace numbers it.
+
+        Returns
+        -------
+        dict
+            ``cr3`` and ``nested``; the latter None in native mode.
+
+        Raises
+        ------
+        InputError
+            There is no such virtual machine, or it has not run in that space yet.
+        """
+        host = self.host
+        if vm not in host.names:
+            raise InputError(f"vm: found {vm!r}; accepted: {', '.join(host.names)}")
+        number = host.names.index(vm)
+        context = host.contexts.get((number, space))
+        if context is None or not host.machine.root[context]:
+            ran = sorted(s for v, s in host.contexts if v == number)
+            raise InputError(
+                f"space: found {space}, in which {vm} has not run; accepted: {ran or 'none yet'}"
+            )
+        root = int(host.machine.nested[context])
+        nested = None if root < 0 else Ept.at(root, self.config.nested_dirty)
+        return {"cr3": int(host.machine.root[context]), "nested": nested}
 
     @property
     def now(self) -> Words:
@@ -190,9 +236,7 @@ class Replay:
             },
             cycles={cause: [values[vm] for vm in vms] for cause, values in cycles.items()},
             clock=int(self.now[CLOCK] - self.now[WARM_CLOCK]),
-            references=[
-                {int(n): int(row[n]) for n in np.flatnonzero(row)} for row in references
-            ],
+            references=[{int(n): int(row[n]) for n in np.flatnonzero(row)} for row in references],
             evictions=machine.evictions[0][np.ix_(owners, owners)].tolist(),
             series={
                 "clock": self.series["clock"],
@@ -233,3 +277,56 @@ def compare_config(
         given = {name: getattr(config, name) for name in RunConfig.model_fields}
         results[mode] = replay_config(RunConfig(**given | {"mode": mode}), part)
     return Comparison(results)
+
+
+def replay(
+    *traces: str | Path | Mapping[str, Any], progress: Progress | None = None, **options: Any
+) -> Result:
+    """Replay traces as virtual machines of one processor.
+
+    Parameters
+    ----------
+    *traces : str, Path or mapping
+        A trace file for each virtual machine; a mapping has the fields of `mmu.VmConfig`.
+    progress : callable, optional
+        Called with the accesses made and their total, now and then.
+    **options
+        As on the command line: ``mode="tagged"``, ``processor="skylake-sp"``, ``quantum="50us"``,
+        ``exits_per_second=20_000``, ``guest_pages="4k"``, ``settings=["l2.ways=6"]``, ...;
+        `mmu.options.configured` has them all.
+
+    Returns
+    -------
+    Result
+        Counts, cycles by cause, and the time series.
+
+    Raises
+    ------
+    InputError
+        An option or a trace cannot be used.
+    OutOfMemory
+        A virtual machine touches more than its memory, or the host's, holds.
+
+    Examples
+    --------
+    >>> result = mmu.replay("web.parquet", "db.parquet", exits_per_second=20_000)
+    >>> result.hit_rate("l2", of="web")
+    """
+    return replay_config(configured(traces, **options), progress)
+
+
+def compare(
+    *traces: str | Path | Mapping[str, Any],
+    modes: Iterable[str] = MODES,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Comparison:
+    """Replay traces in each of several modes; parameters and errors are those of `replay`.
+
+    Examples
+    --------
+    >>> comparison = mmu.compare("web.parquet", "db.parquet", quantum="50us")
+    >>> comparison["flush"].cycles_per_instruction() / comparison["tagged"].cycles_per_instruction()
+    """
+    modes = list(modes)
+    return compare_config(configured(traces, mode=modes[0], **options), modes, progress)

@@ -70,6 +70,7 @@ class Ept:
     eptp: int
 
     def __post_init__(self) -> None:
+        """Check the pointer's fields."""
         levels = (self.eptp >> EPTP_LEVELS_SHIFT & 7) + 1
         fits = 0 <= self.eptp <= ADDRESS | OFFSET_MASK and not self.eptp & EPTP_RESERVED
         if not fits or self.eptp & 7 not in EPTP_TYPES or levels != LEVELS:
@@ -262,5 +263,5 @@ def translate(
             for step in trail
         ),
         updates=updates,
-        **found,  # type: ignore[arg-type]
+        **found,
     )

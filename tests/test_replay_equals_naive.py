@@ -5,7 +5,7 @@ from typing import Any
 import naive
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from memory_trace import MemoryTrace
 
@@ -309,6 +309,7 @@ RANDOM = settings(
     max_examples=60,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a failing run prints how to make it again: that is enough
 )
 
 

@@ -54,20 +54,16 @@ def test_tables_on_small_pages_and_data_on_a_large_one_take_twenty_three_reads()
     guest = HandGuest(table_level=1)
     guest.map(GVA, 0x8000_5000)
     guest.memory.map_nested(guest.nested_root, 0x8000_0000, 0x4000_0000, level=2)
-    t = translate(
-        Memory.from_words(guest.memory.words), GVA, cr3=guest.root, nested=nested(guest)
-    )
+    t = translate(Memory.from_words(guest.memory.words), GVA, cr3=guest.root, nested=nested(guest))
     assert t.references == 23
     assert t.maddr == 0x4000_0000 + 0x5000 + (GVA & 0xFFF)  # the offset is the guest frame's
 
 
 def test_a_walk_reads_nested_and_guest_entries_in_the_order_of_the_manual():
     guest, _, _ = build("4k", "4k")
-    t = translate(
-        Memory.from_words(guest.memory.words), GVA, cr3=guest.root, nested=nested(guest)
-    )
+    t = translate(Memory.from_words(guest.memory.words), GVA, cr3=guest.root, nested=nested(guest))
     order = "".join(f"{'N' if s.dimension == 'nested' else 'G'}{s.level}" for s in t.steps)
-    assert order == "N4N3N2N1G4" "N4N3N2N1G3" "N4N3N2N1G2" "N4N3N2N1G1" "N4N3N2N1"
+    assert order == "N4N3N2N1G4N4N3N2N1G3N4N3N2N1G2N4N3N2N1G1N4N3N2N1"
 
 
 @pytest.mark.parametrize(("level", "references"), [(1, 4), (2, 3), (3, 2)])
@@ -179,9 +175,7 @@ def test_a_violation_on_a_table_page_names_the_entry_that_was_to_be_read():
     guest.map(GVA, 0x8000_5000)
     directory = guest.root + 2 * PAGE
     guest.memory.map_nested(guest.nested_root, directory, 0, leaf=0)
-    t = translate(
-        Memory.from_words(guest.memory.words), GVA, cr3=guest.root, nested=nested(guest)
-    )
+    t = translate(Memory.from_words(guest.memory.words), GVA, cr3=guest.root, nested=nested(guest))
     assert t.outcome == Outcome.NESTED_VIOLATION
     assert t.fault_gpa == directory + 8 * (GVA >> 21 & 511)
     assert t.gpa is None

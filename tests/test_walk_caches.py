@@ -26,7 +26,9 @@ def walks(addresses, made_of, **options):
     return run(addresses, made_of, **options).references[0]
 
 
-FAR = 1 << 40  # another entry of the root table: the L1 forgets the first page, walk caches keep theirs
+FAR = (
+    1 << 40
+)  # another entry of the root table: the L1 forgets the first page, walk caches keep theirs
 
 
 @pytest.mark.parametrize(

@@ -57,9 +57,7 @@ def l2_lookup(
 
 
 @inlined
-def miss(
-    machine: Machine, account: int, context: int, gva: int, kind: int, stale: bool
-) -> int:
+def miss(machine: Machine, account: int, context: int, gva: int, kind: int, stale: bool) -> int:
     """Find a translation below the L1, and fill; `stale`: the L1 has the page but denies the access.
 
     Returns the kinds of access that the page denies, or a negative outcome.
@@ -128,7 +126,8 @@ def make_accesses(
     data_ways, code_ways = rows.ways[data], rows.ways[code]
     data_sets, code_sets = rows.sets[data], rows.sets[code]
     for i in range(start, stop):
-        gva, kind = address[at(i)], np.int64(kinds[at(i)])
+        gva = address[at(i)]
+        kind: int = np.int64(kinds[at(i)])  # type: ignore[assignment]  # uint8 shifts are 8 bits wide
         care = ~DENIED | 1 << kind
         key = of_context | gva >> TO_TAG & NUMBER_IN_TAG
         side = machine.side[at(kind)]

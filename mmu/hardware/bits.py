@@ -10,9 +10,7 @@ followed by a mask, so the sign never shows.
 A page *size* is coded 0 for 4 KiB, 1 for 2 MiB, 2 for 1 GiB: it is the level of its leaf minus one.
 """
 
-import numpy as np
-
-from mmu.jit import inlined
+from mmu.jit import constant, inlined
 
 PAGE_SHIFT = 12
 LEVEL_BITS = 9
@@ -28,7 +26,7 @@ GUEST_PHYSICAL_BITS = 48  # what 4-level nested tables translate
 PAGE_NUMBER_BITS = 45  # enough for 57-bit addresses: what a tag word has room for
 PAGE_NUMBER_MASK = (1 << PAGE_NUMBER_BITS) - 1
 OFFSET_MASK = PAGE_BYTES - 1
-SMALL = np.int64(0)  # size code; not a literal: a kernel is compiled once for each literal
+SMALL = constant(0)  # size code
 
 
 @inlined

@@ -81,8 +81,8 @@ def lay_out(groups: list[list[Row]]) -> tuple[Rows, int]:
             mask = 0 if sets & (sets - 1) else sets - 1
             columns.append((first, sets, mask, fold, ways, row.size))
         begin.append(len(columns))
-    table = [np.array(column, np.int64) for column in zip(*columns, strict=True)]
-    return Rows(*table, begin=np.array(begin, np.int64)), free
+    table = [np.array(column, np.int64) for column in [*zip(*columns, strict=True), begin]]
+    return Rows(*table), free
 
 
 def lazy_words(size: int) -> Words:

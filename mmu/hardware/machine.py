@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-
 from mmu.hardware.rows import Rows, Words
 from mmu.jit import inlined
 

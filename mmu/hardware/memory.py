@@ -20,5 +20,3 @@ def load(memory: Words, word: int) -> int:
 def store(memory: Words, word: int, value: int) -> None:
     """Write the table word at an index that is known to be inside."""
     memory[at(word)] = value
-
-

@@ -9,8 +9,6 @@ Sources: Intel SDM vol. 3, "Translation of Guest-Physical Addresses Using EPT" a
 Translation Information"; Bhargava et al., ASPLOS 2008, for the count.
 """
 
-import numpy as np
-
 from mmu.hardware.bits import GUEST_PHYSICAL_BITS, LEVELS, entry_word, frame_bits, page_number
 from mmu.hardware.entry import (
     ACCESSED,
@@ -51,11 +49,9 @@ from mmu.hardware.tlb import (
     tag_key,
 )
 from mmu.hardware.walkcache import cache_table, cached_table
-from mmu.jit import at, inlined, kernel
+from mmu.jit import at, constant, inlined, kernel
 
-
-# Not literals: a kernel is compiled once for each literal it is given.
-GUEST_STEP, NESTED_STEP = np.int64(0), np.int64(1)
+GUEST_STEP, NESTED_STEP = constant(0), constant(1)
 
 
 @inlined
@@ -119,9 +115,7 @@ def fill_nested(machine: Machine, vm: int, gpa: int, word: int, stale: bool) -> 
 
 
 @inlined
-def nested_walk(
-    machine: Machine, account: int, vm: int, root: int, gpa: int, kind: int
-) -> int:
+def nested_walk(machine: Machine, account: int, vm: int, root: int, gpa: int, kind: int) -> int:
     """Translate a guest-physical address for an access of `kind`, one of the user's three.
 
     Returns the frame word of the nested page, or a negative outcome.

@@ -32,8 +32,7 @@ from mmu.hardware.machine import (
     Machine,
 )
 from mmu.hardware.rows import CONTEXTS
-from mmu.software.dispatcher import CURRENT, MODES, NEXT_EXIT, NOW_FIELDS, UNITS, WARM
-from mmu.software.dispatcher import Schedule as Schedule
+from mmu.software.dispatcher import CURRENT, MODES, NEXT_EXIT, NOW_FIELDS, UNITS, WARM, Schedule
 from mmu.software.frames import Frames, break_regions, pools
 from mmu.software.guest import map_pages
 from mmu.software.hypervisor import open_partition
@@ -46,17 +45,18 @@ from mmu.software.world import (
     POLICIES,
     RESERVE_POOL,
     RUNAWAY,
-    SHORT_SIZE,
     SHORT_OWNER,
     SHORT_POOL,
+    SHORT_SIZE,
     SMALL_PAGES,
     World,
 )
 
 ROOT = 0  # the root partition's number; guests count from 1
 HYPERVISOR_CONTEXT = 0
-HYPERVISOR_CODE = -(1 << 47)  # 0xffff800000000000, where its code stands in its own space
-HYPERVISOR_DATA = HYPERVISOR_CODE + (1 << 39)
+# Where its code and data stand in its own space: tables apart, as in kernels.
+HYPERVISOR_CODE = 0xFFFF_8000_0000_0000 - (1 << 64)
+HYPERVISOR_DATA = 0xFFFF_8880_0000_0000 - (1 << 64)
 
 
 class Cost(NamedTuple):
@@ -173,14 +173,14 @@ class Host:
     def _open_hypervisor(self) -> None:
         """Map the pages that the hypervisor touches at exits, in a space of its own."""
         config = self.config
-        pages = 0 if self.native else config.exit_code_pages
+        shared = 0 if self.native else config.exit_code_pages
         own = 0 if self.native else config.exit_data_pages
-        code = HYPERVISOR_CODE + PAGE_BYTES * np.arange(pages, dtype=np.int64)
+        code = HYPERVISOR_CODE + PAGE_BYTES * np.arange(shared, dtype=np.int64)
         data = HYPERVISOR_DATA + PAGE_BYTES * np.arange(own * len(self.vms), dtype=np.int64)
         by_vm = data.reshape(len(self.vms), own)
-        self.footprint = np.hstack([np.broadcast_to(code, (len(self.vms), pages)), by_vm])
+        self.footprint = np.hstack([np.broadcast_to(code, (len(self.vms), shared)), by_vm])
         data_kinds = [WRITE_ACCESS if i % 2 else READ_ACCESS for i in range(own)]
-        kinds = [FETCH] * pages + data_kinds
+        kinds = [FETCH] * shared + data_kinds
         self.footprint_kind = np.array([SUPERVISOR + kind for kind in kinds], np.uint8)
         if self.native:
             return
@@ -293,5 +293,3 @@ class Host:
             name, asked, left,
             f"{name}: out of memory: asked for {asked} bytes of {where}, {left} bytes are left; {remedy}",
         )  # fmt: skip
-
-

@@ -32,7 +32,7 @@ from mmu.hardware.machine import (
 )
 from mmu.hardware.outcome import NESTED_VIOLATION, PAGE_FAULT
 from mmu.hardware.rows import EMPTY, Words
-from mmu.jit import at, kernel, spliced
+from mmu.jit import at, constant, kernel, spliced
 from mmu.software.guest import map_on_touch, open_space
 from mmu.software.hypervisor import touch_guest_page
 from mmu.software.world import BROKEN, RUNAWAY, World
@@ -52,8 +52,7 @@ UNITS = ("accesses", "instructions", "cycles")
 ) = range(10)  # fmt: skip
 # Fields of `Feed.stream`.
 BLOCK, BLOCKS, LEFT, STREAM_FIELDS = 0, 1, 2, 3
-# A kernel is compiled once for each literal it is given; these are none.
-FIRST, ONE = np.int64(0), np.int64(1)
+FIRST, ONE = constant(0), constant(1)
 MOST_DUE = 1 << 16  # exits at one block end: far more can only be without end
 # Bits of a compact record's `order`.
 DATA_FIRST, WRITE_FIRST = 1, 2
@@ -114,7 +113,9 @@ def take_exit(machine: Machine, schedule: Schedule, vm: int) -> int:
     )  # fmt: skip
     machine.events[at(account), ACCESSES] += touched
     for i in range(touched):
-        machine.events[at(account), DATA_ACCESSES] += machine.side[schedule.footprint_kind[i]] == DATA_SIDE
+        machine.events[at(account), DATA_ACCESSES] += (
+            machine.side[schedule.footprint_kind[i]] == DATA_SIDE
+        )
     if schedule.mode == FLUSH:
         flush(machine, schedule.flush_nested != 0)
     else:
@@ -250,9 +251,7 @@ def settle(machine: Machine, schedule: Schedule, now: Words, charged: Words, vm:
 
 
 @spliced
-def timer_exits(
-    machine: Machine, schedule: Schedule, now: Words, charged: Words, vm: int
-) -> int:
+def timer_exits(machine: Machine, schedule: Schedule, now: Words, charged: Words, vm: int) -> int:
     """Take the timer exits that are due; returns 0 or a negative status."""
     if not schedule.exit_interval or now[CLOCK] < now[NEXT_EXIT]:
         return 0
@@ -290,9 +289,7 @@ def next_vm(feed: Feed, vm: int) -> int:
 
 
 @spliced
-def switch(
-    machine: Machine, schedule: Schedule, now: Words, charged: Words, outgoing: int
-) -> None:
+def switch(machine: Machine, schedule: Schedule, now: Words, charged: Words, outgoing: int) -> None:
     """Change to the next virtual machine."""
     machine.events[at(outgoing), SWITCHES] += 1
     if schedule.mode == FLUSH:

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from mmu.hardware.bits import LARGE_FRAMES
 from mmu.hardware.rows import Words
-from mmu.jit import at, inlined
+from mmu.jit import at, constant, inlined
 
 # Who has a frame. Virtual machine `vm` has the frames marked FIRST_VM + vm.
 FREE, TAKEN, FIRST_VM = 0, 1, 3
-HYPERVISOR = np.int64(2)  # not a literal: a kernel is compiled once for each literal it is given
+HYPERVISOR = constant(2)
 
 NONE = -1
 

@@ -38,9 +38,7 @@ def new_table(machine: Machine, world: World, account: int, owner: int) -> int:
 
 
 @spliced
-def map_leaf(
-    machine: Machine, world: World, account: int, owner: int, slot: int, size: int
-) -> int:
+def map_leaf(machine: Machine, world: World, account: int, owner: int, slot: int, size: int) -> int:
     """Map a free page of `size` by the entry at word `slot`: 0, NONE if none is free, or a status."""
     pool = world.pool[at(owner)]
     if size:

@@ -29,9 +29,9 @@ from mmu.software.world import (
     OFF_LIMITS,
     OUT_OF_MEMORY,
     RESERVE_POOL,
-    SHORT_SIZE,
     SHORT_OWNER,
     SHORT_POOL,
+    SHORT_SIZE,
     SMALL_PAGES,
     World,
 )

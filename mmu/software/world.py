@@ -2,12 +2,11 @@
 
 from typing import NamedTuple
 
-import numpy as np
-
 from mmu.hardware.rows import Words
+from mmu.jit import constant
 from mmu.software.frames import Frames
 
-RESERVE_POOL, HOST_POOL, FIRST_GUEST_POOL = np.int64(0), np.int64(1), 2
+RESERVE_POOL, HOST_POOL, FIRST_GUEST_POOL = constant(0), constant(1), 2
 
 # Policies of pagers and of the hypervisor's backing.
 SMALL_PAGES, LARGE_PAGES, AUTOMATIC = 0, 1, 2
@@ -35,7 +34,9 @@ class World(NamedTuple):
     guest_policy: Words  # [owner]
     nested_policy: Words  # [owner]
     nested_root: Words  # [owner] machine address of its nested root table; -1: native
-    identity: Words  # [owner] 1: guest-physical addresses are machine addresses (the root partition)
+    identity: (
+        Words  # [owner] 1: guest-physical addresses are machine addresses (the root partition)
+    )
     leaf: Words  # [owner] bits of a new guest leaf
     first_touch: Words  # [1] 1: guest memory is backed at its first touch, else from the start
     mapped: Words  # [owner, what]
