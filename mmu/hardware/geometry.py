@@ -18,14 +18,13 @@ from mmu.hardware.machine import (
     KINDS,
     MOST_REFERENCES,
     READ_ACCESS,
-    SIDES,
     STEP_FIELDS,
     SUPERVISOR,
     WRITE_ACCESS,
     Formats,
     Machine,
 )
-from mmu.hardware.rows import CONTEXTS, EMPTY, L2_DATA, LINEAR, Rows, Words
+from mmu.hardware.rows import CONTEXTS, EMPTY, L1_DATA, L1_FETCH, L2_DATA, LINEAR, Rows, Words
 
 WALK_CACHES = ("pde", "pdpte", "pml4e")  # a row each, without ways where absent
 SIZE_NAMES = ("4k", "2m", "1g")
@@ -85,6 +84,21 @@ def lay_out(groups: list[list[Row]]) -> tuple[Rows, int]:
     return Rows(*table), free
 
 
+def hit_shape(rows: Rows) -> Words:
+    """Return `Machine.shape`: what `make_hits` needs to know of both L1s."""
+    shape = np.zeros((2, 2, 4), np.int64)
+    whole = 1
+    for side, group in enumerate((L1_DATA, L1_FETCH)):
+        for row in range(rows.begin[group], rows.begin[group + 1]):
+            if rows.size[row] < 2:
+                numbers = (rows.first[row], rows.ways[row], rows.mask[row], rows.fold[row])
+                shape[side, rows.size[row]] = numbers
+                shape[side, 1, 0] = shape[side, 1, 0] or shape[side, 0, 0]
+            if rows.size[row] >= 2 or rows.mask[row] != rows.sets[row] - 1:
+                whole = 0
+    return np.append(shape.ravel(), whole)
+
+
 def lazy_words(size: int) -> Words:
     """Return `size` bytes of zeroed memory as int64 words, committed page by page when written."""
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
@@ -133,8 +147,8 @@ def build_machine(
     return Machine(
         tag=np.full((lps, slots), EMPTY, np.int64),
         frame=np.zeros((lps, slots), np.int64),
-        last=np.full((lps, SIDES), EMPTY, np.int64),
         rows=rows,
+        shape=hit_shape(rows),
         side=np.array(sides, np.int64),
         level2=np.array([L2_DATA, L2_DATA], np.int64),
         formats=Formats(
@@ -166,5 +180,5 @@ def build_processor(memory: Words, *, nested_dirty: bool) -> Machine:
     groups: list[list[Row]] = [[], [], [], [], [], absent]
     machine = build_machine(groups, 2, memory, nested_dirty=nested_dirty, contexts=1)
     machine.vm[0] = 0
-    owned = ("tag", "frame", "last", "events", "hits", "references", "evictions", "fault")
+    owned = ("tag", "frame", "events", "hits", "references", "evictions", "fault")
     return machine._replace(**{name: getattr(machine, name)[0] for name in owned})

@@ -10,13 +10,6 @@ from mmu.jit import at, inlined, kernel
 
 
 @inlined
-def forget_last(machine: Machine) -> None:
-    """Forget which page each side used last: its entry may be gone, or no longer be the most recent."""
-    for side in range(machine.last.shape[0]):
-        machine.last[at(side)] = EMPTY
-
-
-@inlined
 def is_array(rows: Rows, row: int) -> bool:
     """Tell whether a row is the first over its slots: each array is to be swept once.
 
@@ -42,7 +35,6 @@ def flush(machine: Machine, nested: bool) -> None:
             first = rows.first[at(row)]
             for slot in range(first, first + rows.sets[at(row)] * rows.ways[at(row)]):
                 machine.tag[at(slot)] = EMPTY
-    forget_last(machine)
 
 
 @kernel
@@ -54,7 +46,6 @@ def purge(machine: Machine, vm: int) -> None:
             ways = rows.ways[at(row)]
             for chosen in range(rows.sets[at(row)]):
                 purge_set(machine, rows.first[at(row)] + chosen * ways, ways, vm)
-    forget_last(machine)
 
 
 @inlined

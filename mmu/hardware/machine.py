@@ -9,7 +9,7 @@ from mmu.jit import inlined
 READ_ACCESS, WRITE_ACCESS, FETCH = 0, 1, 2
 SUPERVISOR = 3
 KINDS = 6
-DATA_SIDE, FETCH_SIDE, SIDES = 0, 1, 2
+DATA_SIDE, FETCH_SIDE = 0, 1
 
 # What is counted, per account.
 EVENTS = (
@@ -65,8 +65,8 @@ class Machine(NamedTuple):
 
     tag: Words  # [lp, slot] tag word; EMPTY where free
     frame: Words  # [lp, slot] frame word
-    last: Words  # [lp, side] tag word (4 KiB) of the page each side used last; EMPTY: forgotten
     rows: Rows
+    shape: Words  # [number] of the L1s' rows that most hits come from: see access.make_hits
     side: Words  # [kind]
     level2: Words  # [side] group of the L2 that backs a side
     formats: Formats
@@ -87,7 +87,7 @@ class Machine(NamedTuple):
 def processor(machine: Machine, lp: int) -> Machine:
     """Return the machine as one logical processor sees it: arrays lose their `lp` axis."""
     return Machine(
-        machine.tag[lp], machine.frame[lp], machine.last[lp], machine.rows, machine.side,
+        machine.tag[lp], machine.frame[lp], machine.rows, machine.shape, machine.side,
         machine.level2, machine.formats, machine.memory, machine.root, machine.nested, machine.vm,
         machine.events[lp], machine.hits[lp], machine.references[lp], machine.evictions[lp],
         machine.fault[lp], machine.trail, machine.steps,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmu.hardware.access import make_accesses
-from mmu.hardware.invalidate import flush, forget_last, purge
+from mmu.hardware.invalidate import flush, purge
 from mmu.hardware.machine import (
     ACCESSES,
     DATA_ACCESSES,
@@ -31,7 +31,7 @@ from mmu.hardware.machine import (
     processor,
 )
 from mmu.hardware.outcome import NESTED_VIOLATION, PAGE_FAULT
-from mmu.hardware.rows import EMPTY, Words
+from mmu.hardware.rows import Words
 from mmu.jit import at, constant, kernel, spliced
 from mmu.software.guest import map_on_touch, open_space
 from mmu.software.hypervisor import touch_guest_page
@@ -104,8 +104,6 @@ def take_exit(machine: Machine, schedule: Schedule, vm: int) -> int:
     machine.events[at(vm), EXITS] += 1
     if schedule.mode == FLUSH:
         flush(machine, schedule.flush_nested != 0)
-    else:
-        forget_last(machine)
     touched = schedule.footprint_kind.shape[0]
     made = make_accesses(
         machine, account, schedule.hypervisor, schedule.footprint[vm], schedule.footprint_kind,
@@ -118,8 +116,6 @@ def take_exit(machine: Machine, schedule: Schedule, vm: int) -> int:
         )
     if schedule.mode == FLUSH:
         flush(machine, schedule.flush_nested != 0)
-    else:
-        forget_last(machine)
     return 0 if made == touched else BROKEN
 
 
@@ -174,8 +170,9 @@ def run_marked(
     machine: Machine, world: World, schedule: Schedule, feed: Feed, vm: int, context: int,
     begin: int, record: int, end: int,
 ) -> int:  # fmt: skip
-    """Go on with a compact block after an exit: the first record that needs no more care."""
-    address, kinds, last = feed.address[vm], feed.kind[vm], machine.last
+    """Go on with a compact block after an exit; returns the first record that needs no more care."""
+    address, kinds = feed.address[vm], feed.kind[vm]
+    data_marked, fetch_marked = True, True
     data_head = last_head(machine, kinds, begin, record, DATA_SIDE)
     fetch_head = last_head(machine, kinds, begin, record, FETCH_SIDE)
     while record < end:
@@ -184,24 +181,30 @@ def run_marked(
             exits = service(machine, world, schedule, vm, context)
             if exits < 0:
                 return exits
+            if exits:
+                data_marked, fetch_marked = True, True
             continue
         if machine.side[at(kinds[at(record)])] == FETCH_SIDE:
-            fetch_head = record
+            fetch_head, fetch_marked = record, False
         else:
-            data_head = record
+            data_head, data_marked = record, False
         order = feed.order[at(vm), at(record)]
         fetches = feed.fetches[at(vm), at(record)]
         data = np.int64(feed.reads[at(vm), at(record)]) + feed.writes[at(vm), at(record)]
         data_first = order & DATA_FIRST != 0
         for turn in range(2):
             if data_first == (turn == 0):
-                if data and last[DATA_SIDE] == EMPTY:
+                if data and data_marked:
                     kind = WRITE_ACCESS if order & WRITE_FIRST else READ_ACCESS
-                    remake(machine, schedule, vm, context, address[at(data_head)], kind)
-            elif fetches and last[FETCH_SIDE] == EMPTY:
-                remake(machine, schedule, vm, context, address[at(fetch_head)], FETCH)
+                    made = remake(machine, schedule, vm, context, address[at(data_head)], kind)
+                    data_marked = False
+            elif fetches and fetch_marked:
+                made = remake(machine, schedule, vm, context, address[at(fetch_head)], FETCH)
+                fetch_marked = False
+        if not made:
+            return BROKEN
         record += 1
-        if last[DATA_SIDE] != EMPTY and last[FETCH_SIDE] != EMPTY:
+        if not (data_marked or fetch_marked):
             break
     return record
 
@@ -296,7 +299,6 @@ def switch(machine: Machine, schedule: Schedule, now: Words, charged: Words, out
         flush(machine, schedule.flush_nested != 0)
     elif schedule.mode == PURGE:
         purge(machine, outgoing)
-    forget_last(machine)
     settle(machine, schedule, now, charged, outgoing)
 
 
