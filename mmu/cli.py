@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 Command = Callable[..., None]
 
-DEMO_TRACES = 4
 DEMO = {"quantum": "50us", "exits_per_second": 20_000}
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 # Where a field of the configuration comes from on the command line, if not from its own name.
@@ -299,10 +298,10 @@ def _compare(traces: tuple[str, ...], modes: tuple[str, ...], given: dict[str, A
 
 
 def demo_traces(folder: str | None) -> list[Path]:
-    """Return the traces of a demonstration: the first few of a folder by name."""
+    """Return the traces of a demonstration: those of a folder, by name."""
     places = [Path(folder)] if folder else [Path(__file__).parents[1] / "traces", Path("traces")]
     for place in places:
-        if found := sorted(place.glob("*.parquet"))[:DEMO_TRACES]:
+        if found := sorted(place.glob("*.parquet")):
             return found
     accepted = "a folder with Parquet traces, such as 'traces' of a checkout"
     raise InputError(f"FOLDER: found no trace in {str(places[0])!r}; accepted: {accepted}")

@@ -12,7 +12,6 @@ from mmu.hardware.rows import Words
 from mmu.software.boot import Host
 from mmu.software.dispatcher import BLOCK, BLOCKS, LEFT, STREAM_FIELDS, Feed
 
-BLOCK_ACCESSES = 4096
 MOST_RECORDS = 4 << 20  # in memory at once, over all streams
 LEAST_RECORDS, LARGEST_CHUNK = 1 << 14, 1 << 20  # of one stream
 LOWER_HALF = 1 << 47
@@ -95,7 +94,7 @@ def build_feed(streams: dict[int, Stream], vms: int, records: int) -> Feed:
     """Return a feed with room for `records` of each stream, nothing loaded yet."""
     compact = [bool(vm in streams and streams[vm].trace.compact) for vm in range(vms)]
     folded = records if any(compact) else 0
-    blocks = 2 * records // BLOCK_ACCESSES + 16
+    blocks = records // 64 + 16  # of a compact stream: blocks of few records
     stream = np.zeros((vms, STREAM_FIELDS), np.int64)
     for vm, source in streams.items():
         stream[vm, LEFT] = source.accesses
