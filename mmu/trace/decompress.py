@@ -1,0 +1,131 @@
+"""Reads a file, or standard input, that may be compressed: what it is, its content says."""
+
+import bz2
+import gzip
+import lzma
+import os
+import sys
+import zlib
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from mmu.errors import InputError
+
+PIECE = 1 << 20  # bytes
+# An .xz file says how much memory it needs: `xz -9` 65 MiB. A hostile one may ask for 4 GiB.
+XZ_MEMORY = 256 << 20  # bytes
+DAMAGED = (
+    EOFError,
+    OSError,
+    ValueError,
+    zlib.error,
+    lzma.LZMAError,
+    pa.ArrowException,
+    MemoryError,
+)
+
+Decompressor = bz2.BZ2Decompressor | lzma.LZMADecompressor
+
+
+def whole_pieces(file: BinaryIO) -> Iterator[bytes]:
+    """Yield what is left of a file."""
+    while piece := file.read(PIECE):
+        yield piece
+
+
+def gzip_pieces(file: BinaryIO) -> Iterator[bytes]:
+    """Yield what a .gz file holds."""
+    with gzip.GzipFile(fileobj=file) as unpacked:
+        while piece := unpacked.read(PIECE):
+            yield piece
+
+
+def zstd_pieces(file: BinaryIO) -> Iterator[bytes]:
+    """Yield what a .zst file holds."""
+    with pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd") as unpacked:
+        while piece := unpacked.read(PIECE):
+            yield piece
+
+
+def stream_pieces(file: BinaryIO, start: Callable[[], Decompressor]) -> Iterator[bytes]:
+    """Yield what the streams of a .bz2 or .xz file hold, one after the other, and all of it.
+
+    The standard library's file classes set no limit to memory and pass over what follows a stream.
+    """
+    decompressor = start()
+    packed = b""
+    while True:
+        if decompressor.eof:
+            packed = (decompressor.unused_data or file.read(PIECE)).lstrip(b"\0")  # padding
+            if not packed:
+                break
+            decompressor = start()
+        elif decompressor.needs_input and not packed:
+            packed = file.read(PIECE)
+            if not packed:
+                raise EOFError("it ends in the middle")
+        piece = decompressor.decompress(packed, PIECE)
+        packed = b""
+        if piece:
+            yield piece
+
+
+def bz2_pieces(file: BinaryIO) -> Iterator[bytes]:
+    """Yield what a .bz2 file holds."""
+    return stream_pieces(file, bz2.BZ2Decompressor)
+
+
+def xz_pieces(file: BinaryIO) -> Iterator[bytes]:
+    """Yield what an .xz file holds."""
+    return stream_pieces(
+        file, lambda: lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=XZ_MEMORY)
+    )
+
+
+COMPRESSIONS: dict[bytes, tuple[str, Callable[[BinaryIO], Iterator[bytes]]]] = {
+    b"\x1f\x8b": ("gzip", gzip_pieces),
+    b"\xfd7zXZ\0": ("xz", xz_pieces),
+    b"\x28\xb5\x2f\xfd": ("zstd", zstd_pieces),
+    b"BZh": ("bzip2", bz2_pieces),
+}
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """Return what messages call an input."""
+    return "standard input" if os.fspath(path) == "-" else os.fspath(path)
+
+
+def decompressed(path: str | os.PathLike[str]) -> Generator[bytes]:
+    """Yield an input's bytes in pieces of a megabyte or so, unpacked if it is compressed.
+
+    Parameters
+    ----------
+    path : path
+        A file, a pipe, or ``"-"`` for standard input.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or the compressed data are damaged or cut off.
+    """
+    where = shown(path)
+    compression = "a file"
+    with ExitStack() as stack:
+        try:
+            if os.fspath(path) == "-":
+                file: BinaryIO = sys.stdin.buffer
+            else:
+                file = stack.enter_context(Path(path).open("rb"))
+            head = file.peek(8)  # type: ignore[attr-defined]
+            pieces: Callable[[BinaryIO], Iterator[bytes]] = whole_pieces
+            for magic, (name, unpack) in COMPRESSIONS.items():
+                if head.startswith(magic):
+                    compression, pieces = f"{name} data", unpack
+            yield from pieces(file)
+        except DAMAGED as error:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise InputError(f"{where}: {compression} that cannot be read: {reason}") from None
