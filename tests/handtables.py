@@ -26,6 +26,10 @@ class HandTables:
     def get(self, table, index):
         return int(self.words[table // 8 + index])
 
+    def present(self):
+        """Every word that is not zero, by its address."""
+        return {8 * int(i): int(self.words[i]) for i in np.flatnonzero(self.words)}
+
     def map_native(self, root, gva, frame, level=1, link=P | W | U, leaf=P | W | U):
         """Map the page of `level` that holds gva; tables at machine addresses."""
         table = root

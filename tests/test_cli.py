@@ -314,7 +314,7 @@ def test_the_demonstration_compares_all_modes_with_exits(capsys, folder, engine)
     for name in ("a", "b", "c", "d", "e"):
         Path(f"{name}.parquet").write_bytes(b"PAR1")
     mmu(capsys, "demo", ".", "--json", "demo.json")
-    assert [vm.name for vm in engine.config.vms] == ["a", "b", "c", "d"]
+    assert [vm.name for vm in engine.config.vms] == ["a", "b", "c", "d", "db", "e", "web"]
     assert engine.config.exits_per_second == 20_000
     assert engine.config.quantum.value == 125_000
     assert engine.modes == units.MODES

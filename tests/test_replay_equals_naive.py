@@ -309,7 +309,11 @@ RANDOM = settings(
     max_examples=60,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a failing run prints how to make it again: that is enough
+    phases=[
+        Phase.explicit,
+        Phase.reuse,
+        Phase.generate,
+    ],  # a failing run prints how to make it again: that is enough
 )
 
 
@@ -340,7 +344,7 @@ def test_results_do_not_depend_on_how_much_of_a_trace_is_in_memory(run, chunk):
 
 
 @pytest.mark.fuzz
-@settings(RANDOM, max_examples=1500)
+@settings(RANDOM, max_examples=400)
 @given(runs())
 def test_a_long_search_finds_no_difference_from_the_naive_twin(run):
     compare_with_naive(*run)

@@ -263,7 +263,7 @@ def test_random_mappings_are_translated_as_the_naive_twin_does(seed):
         guest.nested_root, data & ~((PAGE << 9 * (backing - 1)) - 1), 0x40_0000_0000, backing,
         leaf=int(random.choice([7, 7, 7, 5, 3, 1])) | EPT_WB,
     )  # fmt: skip
-    words = {8 * int(i): int(w) for i, w in enumerate(guest.memory.words) if w}
+    words = guest.memory.present()
     kind = int(random.integers(0, 3))
     machine = naive.Machine(
         naive.Geometry(l1=[[], []], l2=[], nested=None, walk=[None, None, None]),
@@ -277,14 +277,14 @@ def test_random_mappings_are_translated_as_the_naive_twin_does(seed):
         maddr = machine.access((1, 0), gva, kind, 1)
     except naive.PageFault as fault:
         assert t.outcome == Outcome.PAGE_FAULT
-        assert bool(t.error_code & 1) == fault.protection
+        protection = fault.protection
+        assert bool(t.error_code & 1) == protection
     except naive.NestedFault:
         assert t.outcome == Outcome.NESTED_VIOLATION
     else:
         assert (t.outcome, t.maddr) == (Outcome.OK, maddr)
         assert t.references == machine.references
-    after = {8 * int(i): int(w) for i, w in enumerate(guest.memory.words) if w}
-    assert after == {address: word for address, word in machine.memory.items() if word}
+    assert guest.memory.present() == {address: word for address, word in machine.memory.items() if word}
 
 
 @pytest.mark.parametrize("eptp", [0x1000, 0x1003, 0x105F, 0x1066, 1 << 52 | 0x1E, 0x109E, -1])
@@ -297,7 +297,7 @@ def test_a_malformed_pointer_to_nested_tables_is_refused(eptp):
 
 def test_arguments_that_make_no_sense_are_refused_with_what_is_accepted():
     memory = Memory.from_words(np.zeros(512, np.uint64))
-    with pytest.raises(InputError, match="found 'jump'; accepted: read | write | fetch"):
+    with pytest.raises(InputError, match="found 'jump'; accepted: read"):
         translate(memory, 0, cr3=0, access="jump")
     with pytest.raises(InputError, match="64-bit"):
         translate(memory, 1 << 64, cr3=0)

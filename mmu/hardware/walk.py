@@ -57,8 +57,8 @@ GUEST_STEP, NESTED_STEP = constant(0), constant(1)
 @inlined
 def note(machine: Machine, nested: int, level: int, slot: int, entry: int) -> None:
     """Note a table read in the trail, if there is one and it has room."""
-    step = machine.steps[0]
-    if step < machine.trail.shape[0]:
+    if machine.trail.shape[0] > 0 and machine.steps[0] < machine.trail.shape[0]:
+        step = machine.steps[0]
         machine.steps[0] = step + 1
         machine.trail[at(step), STEP_NESTED] = nested
         machine.trail[at(step), STEP_LEVEL] = level
@@ -73,9 +73,8 @@ def mark_used(machine: Machine, account: int, slot: int, entry: int, used: int) 
     if used != entry:
         if machine.formats.update:
             store(machine.memory, slot, used)
-        step = machine.steps[0] - 1
-        if 0 <= step < machine.trail.shape[0]:
-            machine.trail[at(step), STEP_USED] = used
+        if machine.trail.shape[0] > 0:
+            machine.trail[at(machine.steps[0] - 1), STEP_USED] = used
         machine.events[at(account), UPDATES] += 1
 
 
@@ -86,7 +85,8 @@ def nested_hit(machine: Machine, account: int, vm: int, gpa: int, kind: int) -> 
     Returns the frame word of its page, or 0; and whether an entry that denies the access was found.
     """
     tag, frame, rows = machine.tag, machine.frame, machine.rows
-    for row in range(rows.begin[NESTED], rows.begin[NESTED + 1]):
+    # Large pages first: hypervisors back with them where they can, and the order changes no count.
+    for row in range(rows.begin[NESTED + 1] - 1, rows.begin[NESTED] - 1, -1):
         page = page_number(gpa, rows.size[at(row)])
         start = set_start(rows, row, page)
         key = tag_key(vm, page, rows.size[at(row)])

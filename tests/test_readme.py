@@ -1,0 +1,64 @@
+"""What the README says is run: its commands, its Python, its numbers."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numba
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BIN = Path(sys.executable).parent
+COMMANDS = re.findall(r"^\$ (.*)$", README, re.MULTILINE)
+LACKEY = "I  04001000,3\n L 1ffeffe7e8,8\n S 1ffeffe7e0,8\nI  04001003,5\n"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(numba.config.DISABLE_JIT, reason="its traces are too long to interpret"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder from which the bundled traces are seen as from the checkout."""
+    (tmp_path / "traces").symlink_to(ROOT / "traces")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_command_works(folder):
+    assert len(COMMANDS) >= 6
+    for command in COMMANDS:
+        words = shlex.split(command)
+        if words[0] == "valgrind" and not shutil.which("valgrind"):
+            (folder / "true.lackey").write_text(LACKEY)
+            continue
+        if words[0] == "mmu":
+            words[0] = str(BIN / "mmu")
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+    for name in ("out.json", "out.png", "sort.json", "sort.csv", "true.parquet"):
+        assert (folder / name).stat().st_size > 100, name
+
+
+def test_the_python_works(folder):
+    for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        exec(compile(code, "README.md", "exec"), {})
+
+
+def test_the_numbers_are_those_that_the_command_prints(tmp_path):
+    sys.path.insert(0, str(ROOT / "bench"))
+    import readme  # noqa: PLC0415
+
+    table = re.search(r"<!-- generated: demo -->\n(.*?)<!-- end -->", README, re.DOTALL)
+    assert readme.demo(str(tmp_path / "demo.png")) == table[1]
+
+
+def test_every_file_that_it_names_is_there():
+    for name in re.findall(r"`((?:mmu|tests|bench|traces)/[\w./]*)`", README):
+        assert (ROOT / name).exists(), name
+    assert (ROOT / "bench/demo.png").exists()
