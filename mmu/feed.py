@@ -12,8 +12,8 @@ from mmu.hardware.rows import Words
 from mmu.software.boot import Host
 from mmu.software.dispatcher import BLOCK, BLOCKS, LEFT, STREAM_FIELDS, Feed
 
-MOST_RECORDS = 4 << 20  # in memory at once, over all streams
-LEAST_RECORDS, LARGEST_CHUNK = 1 << 14, 1 << 20  # of one stream
+MOST_RECORDS = 1 << 19  # in memory at once, over all streams
+LEAST_RECORDS, LARGEST_CHUNK = 1 << 14, 1 << 17  # of one stream
 LOWER_HALF = 1 << 47
 ASLR_SPAN = 1 << 46  # bytes
 
@@ -78,7 +78,7 @@ class Stream:
         feed.address[vm, :n] = moved(chunk.address[records], self.offset)
         feed.kind[vm, :n] = chunk.kind[records]
         if self.trace.compact:
-            for field in ("fetches", "reads", "writes", "order"):
+            for field in ("fetches", "reads", "writes"):
                 getattr(feed, field)[vm, :n] = getattr(chunk, field)[records]
         feed.first[vm, : b + 1] = first[begin : end + 1] - first[begin]
         for field in ("accesses", "instructions", "data"):
@@ -105,7 +105,6 @@ def build_feed(streams: dict[int, Stream], vms: int, records: int) -> Feed:
         fetches=np.zeros((vms, folded), np.uint16),
         reads=np.zeros((vms, folded), np.uint16),
         writes=np.zeros((vms, folded), np.uint16),
-        order=np.zeros((vms, folded), np.uint8),
         compact=np.array(compact, np.int64),
         first=np.zeros((vms, blocks + 1), np.int64),
         context=np.zeros((vms, blocks), np.int64),

@@ -1,5 +1,6 @@
 """What the README says is run: its commands, its Python, its numbers."""
 
+import os
 import re
 import shlex
 import shutil
@@ -14,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 BIN = Path(sys.executable).parent
 COMMANDS = re.findall(r"^\$ (.*)$", README, re.MULTILINE)
+TRACES = [f"traces/{path.name}" for path in (ROOT / "traces").glob("*.parquet")]
 LACKEY = "I  04001000,3\n L 1ffeffe7e8,8\n S 1ffeffe7e0,8\nI  04001003,5\n"
 
 pytestmark = [
@@ -43,6 +45,19 @@ def test_every_command_works(folder):
         assert done.returncode == 0, f"{command}\n{done.stderr}"
     for name in ("out.json", "out.png", "sort.json", "sort.csv", "true.parquet"):
         assert (folder / name).stat().st_size > 100, name
+
+
+def test_a_replay_of_any_length_stays_within_500_megabytes(folder):
+    """All bundled traces at once; one of them again and again is a hundred million accesses."""
+    peaks = []
+    for traces, repeat in ((["traces/sqlite.parquet"], 10), (sorted(TRACES), 1)):
+        words = [str(BIN / "mmu"), "replay", *traces, "--repeat", str(repeat), "--quiet"]
+        process = subprocess.Popen(words)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = status
+        assert status == 0
+        peaks.append(usage.ru_maxrss)  # KiB
+    assert max(peaks) < 500_000
 
 
 def test_the_python_works(folder):

@@ -284,7 +284,9 @@ def test_random_mappings_are_translated_as_the_naive_twin_does(seed):
     else:
         assert (t.outcome, t.maddr) == (Outcome.OK, maddr)
         assert t.references == machine.references
-    assert guest.memory.present() == {address: word for address, word in machine.memory.items() if word}
+    assert guest.memory.present() == {
+        address: word for address, word in machine.memory.items() if word
+    }
 
 
 @pytest.mark.parametrize("eptp", [0x1000, 0x1003, 0x105F, 0x1066, 1 << 52 | 0x1E, 0x109E, -1])

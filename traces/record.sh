@@ -7,18 +7,16 @@
 #
 #   MMU=mmu      how mmu is called
 #   OUT=traces   where the traces go
-#   WORK=        where the inputs are made: by default a temporary folder that is removed in the end
+#   WORK=/tmp/mmu-traces   where the inputs are made: a new folder, removed in the end; Python's
+#                and SQLite's first accesses depend on its name
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 mmu=${MMU:-mmu}
 out=$(cd "${OUT:-$here}" && pwd)
-work=${WORK:-}
-if [ -z "$work" ]; then
-    work=$(mktemp -d)
-    trap 'rm -rf "$work"' EXIT
-fi
-mkdir -p "$work"
+work=${WORK:-/tmp/mmu-traces}
+mkdir "$work"
+trap 'rm -rf "$work"' EXIT
 cd "$work"
 cp "$here"/inputs/* .
 

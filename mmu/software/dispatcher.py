@@ -54,8 +54,6 @@ UNITS = ("accesses", "instructions", "cycles")
 BLOCK, BLOCKS, LEFT, STREAM_FIELDS = 0, 1, 2, 3
 FIRST, ONE = constant(0), constant(1)
 MOST_DUE = 1 << 16  # exits at one block end: far more can only be without end
-# Bits of a compact record's `order`.
-DATA_FIRST, WRITE_FIRST = 1, 2
 # Why `dispatch` returns.
 GOING, FINISHED, NEEDS_BLOCKS, WARMED = 0, 1, 2, 3
 
@@ -69,7 +67,6 @@ class Feed(NamedTuple):
     fetches: Counts  # [vm, record] folded accesses, by kind
     reads: Counts
     writes: Counts
-    order: Bytes  # [vm, record] which of the folded came first
     compact: Words  # [vm] 1: the stream's records have folded accesses
     first: Words  # [vm, block + 1] its first record
     context: Words  # [vm, block]
@@ -188,19 +185,17 @@ def run_marked(
             fetch_head, fetch_marked = record, False
         else:
             data_head, data_marked = record, False
-        order = feed.order[at(vm), at(record)]
+        # The head has mended its own side, so that only the other one can still be marked, and in which
+        # order the folded accesses came does not matter. A folded write finds its page dirty already.
         fetches = feed.fetches[at(vm), at(record)]
-        data = np.int64(feed.reads[at(vm), at(record)]) + feed.writes[at(vm), at(record)]
-        data_first = order & DATA_FIRST != 0
-        for turn in range(2):
-            if data_first == (turn == 0):
-                if data and data_marked:
-                    kind = WRITE_ACCESS if order & WRITE_FIRST else READ_ACCESS
-                    made = remake(machine, schedule, vm, context, address[at(data_head)], kind)
-                    data_marked = False
-            elif fetches and fetch_marked:
-                made = remake(machine, schedule, vm, context, address[at(fetch_head)], FETCH)
-                fetch_marked = False
+        reads, writes = feed.reads[at(vm), at(record)], feed.writes[at(vm), at(record)]
+        if data_marked and (reads or writes):
+            kind = READ_ACCESS if reads else WRITE_ACCESS
+            made = remake(machine, schedule, vm, context, address[at(data_head)], kind)
+            data_marked = False
+        elif fetch_marked and fetches:
+            made = remake(machine, schedule, vm, context, address[at(fetch_head)], FETCH)
+            fetch_marked = False
         if not made:
             return BROKEN
         record += 1
