@@ -4,10 +4,12 @@ An error is one line on standard error and exit status 2; an interrupt is exit s
 are written whole, after the run, and whether they can be written is looked at before it.
 """
 
+import errno
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -447,6 +449,9 @@ def fail(text: str, status: int) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
+    with suppress(ValueError):  # not in the main thread, which signals come to
+        for terminating in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(terminating, stop)  # else what is half written would stay
     try:
         status = cli.main(arguments, prog_name="mmu", standalone_mode=False)
         sys.stdout.flush()
@@ -460,12 +465,29 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever reads has seen enough, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            with suppress(
+                OSError, ValueError
+            ):  # what is buffered cannot be written at the end either
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return fail(f"cannot write: {error.strerror}; make room, or write elsewhere", FAILED)
+        return unexpected(error)
     except MemoryError:
         return fail("this system has no memory left for the run; choose fewer traces", FAILED)
     except Exception as error:
-        if os.environ.get("MMU_TRACEBACK"):
-            raise
-        kind = type(error).__name__
-        hint = "a fault of mmu itself; MMU_TRACEBACK=1 shows where"
-        return fail(f"{kind}: {error} ({hint})", FAILED)
+        return unexpected(error)
     return status if isinstance(status, int) else 0
+
+
+def unexpected(error: Exception) -> int:
+    """Say in one line that mmu itself is at fault, or show where if the user asks for it."""
+    if os.environ.get("MMU_TRACEBACK"):
+        raise error
+    hint = "a fault of mmu itself; MMU_TRACEBACK=1 shows where"
+    return fail(f"{type(error).__name__}: {error} ({hint})", FAILED)
+
+
+def stop(number: int, _: object) -> None:
+    """End as a signal asks, but by way of every clean-up."""
+    sys.exit(128 + number)

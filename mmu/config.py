@@ -37,13 +37,11 @@ from mmu.units import (
     shown,
 )
 
-MOST_MEMORY = (
-    1 << 46
-)  # bytes: what a tag word's page number and a 48-bit address hold with room left
+MOST_MEMORY = 1 << 44  # bytes: the allocators' books of a host so large take half a GB
 MOST_ENTRIES = 1 << 20  # of one cache: far above any processor, and still a small array
 MOST_CYCLES = 1 << 30  # of one latency or cost: sums of them stay far inside 64 bits
 MOST_COUNT = (1 << 62) - 1
-MOST_VMS = 1000  # a tag word has 2047 contexts, and a virtual machine may have more than one space
+MOST_VMS = 1000  # a tag word has 1023 contexts, and a virtual machine may have more than one space
 LINEAR = 63  # the fold of a linear index: a page number shifted by it is nothing
 _SUFFIXES = {".parquet", ".lackey", ".xz", ".gz", ".zst", ".bz2"}
 _TYPES = {"tuple_type": "a list", "model_type": "a table of fields", "dict_type": "a table"}

@@ -47,12 +47,18 @@ class Memory:
         InputError
             The array or the base is none that machine memory can be.
         """
-        array = np.asarray(words)
+        try:
+            array = np.asarray(words)
+        except ValueError:
+            array = np.zeros((0, 0))
         if array.ndim != 1 or array.dtype not in (np.dtype(np.int64), np.dtype(np.uint64)):
             raise InputError(
                 f"words: found {array.ndim} dimensions of {array.dtype}; accepted: one dimension of "
                 "int64 or uint64, such as numpy.zeros(512 * pages, numpy.uint64)"
             )
+        if not isinstance(base, int | np.integer) or isinstance(base, bool):
+            raise InputError(f"base: found {base!r}; accepted: a whole number, the machine address")
+        base = int(base)
         if base % PAGE_BYTES or not 0 <= base <= HIGHEST - WORD_BYTES * array.size:
             raise InputError(
                 f"base: found {base:#x} for {array.size} words; accepted: a multiple of "
@@ -60,4 +66,4 @@ class Memory:
             )
         view = np.ascontiguousarray(array).view(np.int64)
         writable = view.flags.writeable and np.shares_memory(view, array)
-        return cls(view if view.flags.writeable else view.copy(), int(base), bool(writable))
+        return cls(view if view.flags.writeable else view.copy(), base, bool(writable))

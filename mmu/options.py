@@ -50,6 +50,9 @@ def configured(
     InputError
         A name or a value that is none, and what is accepted.
     """
+    settings = [settings] if isinstance(settings, str) else list(settings or ())
+    if not all(isinstance(text, str) for text in settings):
+        raise InputError(f"settings: found {settings!r}; accepted: a list of 'FIELD=VALUE'")
     for name in options:
         if name not in (*VM_OPTIONS, *RUN_OPTIONS):
             known = ["mode", "processor", "settings", "root", *VM_OPTIONS, *RUN_OPTIONS]

@@ -21,6 +21,8 @@ SETTING_ACCEPTED = "FIELD=VALUE, such as l2.ways=6, l2.index=linear or nested_tl
 Fields = dict[str, Any]
 Location = tuple[str | int, ...]
 
+MOST_BYTES = 1 << 20  # of a processor's file
+
 
 def names() -> list[str]:
     """Return the names of the processors that come with the package."""
@@ -46,12 +48,20 @@ def find(name_or_path: str) -> Path:
 def read(name_or_path: str) -> Fields:
     """Return the table of a processor as it stands in its file."""
     path = find(name_or_path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise InputError(f"{str(path)!r} is no regular file; accepted: a TOML file")
     try:
-        with path.open("rb") as file:
-            fields = tomllib.load(file)
+        if path.stat().st_size > MOST_BYTES:
+            raise InputError(
+                f"{str(path)!r} is larger than {MOST_BYTES} bytes; accepted: a TOML file"
+            )
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {str(path)!r}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    # What tomllib says of numbers and of nesting without end is no TOMLDecodeError.
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{str(path)!r} is not TOML: {error}") from None
     return {"name": path.stem} | fields
 
@@ -136,7 +146,7 @@ def _value(text: str) -> object:
         return text
     try:
         table = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         table = {}
     if list(table) != ["value"]:
         raise refusal(text, 'a TOML value or a word, such as 8, linear, ["4k", "2m"] or none')

@@ -34,12 +34,15 @@ from mmu.software.dispatcher import (
     dispatch,
 )
 from mmu.software.world import MAPPED
+from mmu.trace.kinds import BLOCK
 from mmu.translation import Ept
+from mmu.units import parse_modes
 
 Progress = Callable[[int, int], None]
 
 SAMPLES = 200  # of a run's time series
 BLOCKS_PER_SAMPLE = 16  # at least
+MOST_ACCESSES = 1 << 61
 SERIES = ("accesses", "walks", "cycles")
 
 
@@ -84,8 +87,13 @@ class Replay:
             for vm, trace in zip(running, traces, strict=True)
         }
         longest = max(stream.trace.accesses for stream in self.streams.values())
-        self.feed = build_feed(self.streams, len(self.host.vms), max(4096, min(records, longest)))
+        self.feed = build_feed(self.streams, len(self.host.vms), max(BLOCK, min(records, longest)))
         self.total = sum(stream.accesses for stream in self.streams.values())
+        if self.total >= MOST_ACCESSES:
+            raise InputError(
+                f"--repeat: found {config.repeat}, {self.total} accesses in all; accepted: up to "
+                f"{MOST_ACCESSES * config.repeat // self.total}"
+            )
         if config.warm_up >= self.total:
             raise InputError(
                 f"--warm-up: found {config.warm_up} accesses; accepted: less than the {self.total} "
@@ -163,7 +171,7 @@ class Replay:
         began = time.perf_counter()
         for stream in self.streams.values():
             stream.load(feed)
-        every = max(BLOCKS_PER_SAMPLE, self.total // 4096 // SAMPLES)
+        every = max(BLOCKS_PER_SAMPLE, self.total // BLOCK // SAMPLES)
         sample_at = every
         status = GOING
         while status != FINISHED:
@@ -182,6 +190,11 @@ class Replay:
             sample_at += every
             if progress:
                 progress(int(self.now[DONE_ACCESSES]), self.total)
+        if not host.machine.events[0, :, ACCESSES].any():
+            raise InputError(
+                f"--warm-up: found {self.config.warm_up} accesses, after which no block is left to "
+                f"count; accepted: less, by {BLOCK} or more, than the {self.total} of all traces"
+            )
         return self._result(time.perf_counter() - began)
 
     def _sample(self) -> None:
@@ -328,5 +341,9 @@ def compare(
     >>> comparison = mmu.compare("web.parquet", "db.parquet", quantum="50us")
     >>> comparison["flush"].cycles_per_instruction() / comparison["tagged"].cycles_per_instruction()
     """
-    modes = list(modes)
-    return compare_config(configured(traces, mode=modes[0], **options), modes, progress)
+    chosen = parse_modes(modes if isinstance(modes, str) else ",".join(map(str, modes)))
+    if "mode" in options:
+        raise InputError(
+            "no option 'mode' here; accepted: modes, such as modes=['tagged', 'flush']"
+        )
+    return compare_config(configured(traces, mode=chosen[0], **options), chosen, progress)

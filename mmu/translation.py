@@ -71,6 +71,7 @@ class Ept:
 
     def __post_init__(self) -> None:
         """Check the pointer's fields."""
+        whole("eptp", self.eptp)
         levels = (self.eptp >> EPTP_LEVELS_SHIFT & 7) + 1
         fits = 0 <= self.eptp <= ADDRESS | OFFSET_MASK and not self.eptp & EPTP_RESERVED
         if not fits or self.eptp & 7 not in EPTP_TYPES or levels != LEVELS:
@@ -92,7 +93,9 @@ class Ept:
     @classmethod
     def at(cls, root: int, dirty: bool = True) -> "Ept":
         """Return the pointer to a root table, write-back, four levels."""
-        return cls(root | (EPTP_DIRTY if dirty else 0) | LEVELS - 1 << EPTP_LEVELS_SHIFT | 6)
+        return cls(
+            whole("root", root) | (EPTP_DIRTY if dirty else 0) | LEVELS - 1 << EPTP_LEVELS_SHIFT | 6
+        )
 
 
 class Step(NamedTuple):
@@ -139,6 +142,13 @@ class Translation:
     references: int = 0
     steps: tuple[Step, ...] = ()
     updates: dict[int, int] = field(default_factory=dict)
+
+
+def whole(name: str, value: object) -> int:
+    """Return a whole number of any type that is one."""
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        return int(value)
+    raise InputError(f"{name}: found {value!r}; accepted: a whole number, such as 0x7f0012345000")
 
 
 def signed(gva: int) -> int:
@@ -209,7 +219,18 @@ def translate(
     InputError
         An argument is none of these, or `update` was asked of memory that cannot be written.
     """
-    if access not in ACCESSES:
+    gva, cr3 = whole("gva", gva), whole("cr3", cr3)
+    if not isinstance(memory, Memory):
+        raise InputError(
+            f"memory: found {type(memory).__name__}; accepted: Memory.from_words(words)"
+        )
+    if nested is not None and not isinstance(nested, Ept):
+        raise InputError(f"nested: found {type(nested).__name__}; accepted: None or Ept(eptp)")
+    if not 0 <= cr3 < 1 << 64:
+        raise InputError(f"cr3: found {cr3:#x}; accepted: 64 bits, of which 51:12 count")
+    if not isinstance(user, bool) or not isinstance(update, bool):
+        raise InputError(f"user, update: found {user!r}, {update!r}; accepted: True | False")
+    if not isinstance(access, str) or access not in ACCESSES:
         raise InputError(f"access: found {access!r}; accepted: {' | '.join(ACCESSES)}")
     if update and not memory.writable:
         raise InputError(

@@ -1,0 +1,105 @@
+"""Wrong arguments from Python, and command lines that once went wrong: one line, what is accepted."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from memory_trace import MemoryTrace
+from processors_for_tests import processor
+
+import mmu
+from mmu import Ept, InputError, Memory, translate
+from mmu.config import RunConfig
+from mmu.run import Replay
+
+MEMORY = Memory.from_words(np.zeros(512, np.uint64))
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: mmu.compare("x", modes=[]), "tagged"),
+        (lambda: mmu.compare("x", modes=["tagged", "tagged"]), "at most once"),
+        (lambda: mmu.compare("x", modes="tagd"), "tagged"),
+        (lambda: mmu.compare("x", mode="flush"), "modes"),
+        (lambda: mmu.replay("x", settings=[5]), "FIELD=VALUE"),
+        (lambda: mmu.replay("x", settings="l2.wais=4"), "ways"),
+        (lambda: mmu.replay("x", quantom="50us"), "quantum"),
+        (lambda: mmu.replay("x", settings=["l2.ways=" + "9" * 5000]), "TOML"),
+        (lambda: mmu.replay("x", settings=["l2.ways=" + "[" * 5000]), "TOML"),
+        (lambda: Memory.from_words([[1], [1, 2]]), "one dimension"),
+        (lambda: Memory.from_words(np.zeros(512, np.int64), None), "base"),
+        (lambda: Memory.from_words(np.zeros(512, np.int64), 1.5), "base"),
+        (lambda: translate(MEMORY, None, cr3=0), "gva"),
+        (lambda: translate(MEMORY, 1.5, cr3=0), "gva"),
+        (lambda: translate(MEMORY, 0, cr3="x"), "cr3"),
+        (lambda: translate(MEMORY, 0, cr3=-1), "cr3"),
+        (lambda: translate(MEMORY, 0, cr3=0, nested=5), "Ept"),
+        (lambda: translate(np.zeros(512, np.int64), 0, cr3=0), "from_words"),
+        (lambda: translate(MEMORY, 0, cr3=0, access=["read"]), "read"),
+        (lambda: translate(MEMORY, 0, cr3=0, user="no"), "True"),
+        (lambda: Ept(None), "eptp"),
+        (lambda: Ept.at(None), "root"),
+    ],
+)
+def test_a_wrong_argument_is_refused_with_what_is_accepted(call, says):
+    with pytest.raises(InputError, match=says) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def config(**fields):
+    machines = [{"trace": "t", "memory": 256 << 20}]
+    return RunConfig(processor=processor(), vms=machines, memory=1 << 30, **fields)
+
+
+def test_a_warm_up_that_leaves_no_block_to_count_is_refused():
+    trace = MemoryTrace([(0, 0, 0, 0)] * 5000)
+    assert Replay(config(warm_up=4096), [trace]).run().count("accesses") == 5000 - 4096
+    with pytest.raises(InputError, match="--warm-up: found 4097"):
+        Replay(config(warm_up=4097), [trace]).run()
+
+
+def test_more_accesses_than_can_be_counted_are_refused():
+    with pytest.raises(InputError, match="--repeat"):
+        Replay(config(repeat=1 << 61), [MemoryTrace([(0, 0, 0, 0)])])
+
+
+def run(*arguments, **options):
+    command = [sys.executable, "-m", "mmu", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=30, check=False, **options
+    )
+
+
+def test_a_processor_file_without_end_is_refused(tmp_path):
+    pipe = tmp_path / "pipe.toml"
+    os.mkfifo(pipe)
+    (tmp_path / "zero.toml").symlink_to("/dev/zero")
+    for name in ("pipe.toml", "zero.toml"):
+        done = run("processors", "show", str(tmp_path / name))
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "no regular file" in done.stderr
+
+
+def test_a_full_disk_behind_standard_output_is_said():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "mmu", "processors"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "No space left on device; make room" in done.stderr
+
+
+def test_an_import_that_is_terminated_leaves_nothing(tmp_path):
+    os.mkfifo(tmp_path / "log")
+    command = [sys.executable, "-m", "mmu", "trace", "import", "log", "-o", "out.parquet"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    with open(tmp_path / "log", "w") as log:
+        log.write("I  04001000,3\n" * 3_000_000)
+        log.flush()
+        process.terminate()
+        process.wait(20)
+    assert os.listdir(tmp_path) == ["log"]
