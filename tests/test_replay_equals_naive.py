@@ -3,6 +3,7 @@
 from typing import Any
 
 import naive
+import numba
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -347,7 +348,7 @@ def walk_nested(memory, root, gpa):
 
 
 RANDOM = settings(
-    max_examples=60,
+    max_examples=8 if numba.config.DISABLE_JIT else 60,  # interpreted, an access takes 30 us
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     phases=[

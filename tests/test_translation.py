@@ -1,6 +1,7 @@
 """The public translation on tables made by hand, and on those that a replay made."""
 
 import naive
+import numba
 import numpy as np
 import pytest
 from handtables import EPT_RWX, EPT_WB, PAGE, XD, A, D, HandGuest, HandTables, P, U, W
@@ -222,7 +223,7 @@ def test_memory_may_begin_anywhere():
     assert translate(memory, GVA, cr3=root).outcome == Outcome.NO_MEMORY
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=20 if numba.config.DISABLE_JIT else 300, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1), st.booleans())
 def test_random_words_as_tables_end_in_an_outcome_inside_memory(seed, cr3, with_nested):
     random = np.random.default_rng(seed)
@@ -243,7 +244,7 @@ def test_random_words_as_tables_end_in_an_outcome_inside_memory(seed, cr3, with_
     assert np.all(guarded[-512:] == 0x5A5A)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=20 if numba.config.DISABLE_JIT else 150, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_random_mappings_are_translated_as_the_naive_twin_does(seed):
     """Tables of random sizes and rights, walked by both, accessed and dirty bits included."""
