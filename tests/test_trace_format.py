@@ -206,6 +206,15 @@ def test_counts_that_the_records_do_not_confirm_are_refused(raw_path):
         list(open_trace(raw_path).chunks())
 
 
+def test_counts_of_reads_and_writes_are_confirmed_as_well(raw_path):
+    def swap(header):
+        return header | {"reads": header["writes"], "writes": header["reads"]}
+
+    rewrite(raw_path, metadata=swap)
+    with pytest.raises(InputError, match="its metadata say"):
+        list(open_trace(raw_path).chunks())
+
+
 def test_a_file_that_changes_after_it_was_opened_is_refused(raw_path):
     trace = open_trace(raw_path)
     write_raw(raw_path, raw_parts(random_accesses(1, 9_999)))

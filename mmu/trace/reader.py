@@ -11,7 +11,7 @@ import numpy as np
 from mmu.errors import InputError
 from mmu.trace.ahead import ahead
 from mmu.trace.chunks import Blocks, Chunk, Cutter, chunk_of
-from mmu.trace.format import COUNTS, Header, Part
+from mmu.trace.format import COUNTS, Compact, Header, Part
 from mmu.trace.kinds import BLOCK, FETCH, READ, WRITE
 from mmu.trace.parquet import Stored, parts, stored
 
@@ -79,18 +79,22 @@ class Trace:
     def blocks(self, records: int = CHUNK_RECORDS) -> Generator[Blocks]:
         """Yield the trace in whole blocks with all columns but `size`; otherwise as `chunks`."""
         cutter = Cutter(self.path)
-        accesses, fetches, seen = 0, 0, 0
+        accesses, fetches, reads, seen = 0, 0, 0, 0
         for part in self.parts(max(records, BLOCK)):
             seen += len(part.kind)
             blocks = cutter.cut(part, last=seen == self.records)
             if blocks is not None:
                 accesses += int(blocks.accesses.sum())
                 fetches += int(blocks.fetches.sum())
+                reads += int(np.count_nonzero(blocks.part.kind == READ))
+                if isinstance(blocks.part, Compact):
+                    reads += int(blocks.part.reads.sum())
                 yield blocks
-        if accesses != self.accesses or fetches != self.fetches:
+        if (accesses, fetches, reads) != (self.accesses, self.fetches, self.reads):
             raise InputError(
-                f"{self.path}: holds {accesses:,} accesses ({fetches:,} fetches), its metadata say "
-                f"{self.accesses:,} ({self.fetches:,}); import or record it again"
+                f"{self.path}: holds {accesses:,} accesses ({fetches:,} fetches, {reads:,} reads), its "
+                f"metadata say {self.accesses:,} ({self.fetches:,}, {self.reads:,}); import or record "
+                "it again"
             )
 
     def parts(self, records: int = CHUNK_RECORDS) -> Iterator[Part]:
