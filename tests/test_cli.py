@@ -14,6 +14,7 @@ import pytest
 from handmade import comparison, result
 
 from mmu import cli, units
+from mmu.cli import run as run_cli
 from mmu.config import RunConfig, VmConfig
 from mmu.errors import InputError, OutOfMemory
 from mmu.processors import load_processor
@@ -125,7 +126,7 @@ def test_the_defaults_in_the_help_are_those_of_the_configuration():
     run |= run["vms"][0] | {"host_memory": run["memory"]}
     run["quantum"] = "50us"
     assert RunConfig.model_fields["quantum"].default == "50us"
-    for flag, kind, default, _ in cli._MACHINE:
+    for flag, kind, default, _ in run_cli.MACHINE_OPTIONS:
         if flag not in ("--reserve", "--aslr"):
             field = flag[2:].replace("-", "_")
             assert kind.parse(default) == kind.parse(run[field]), flag
@@ -324,8 +325,8 @@ def test_the_demonstration_compares_all_modes_with_exits(capsys, folder, engine)
 def test_the_demonstration_finds_the_traces_of_a_checkout_or_of_the_folder(folder, monkeypatch):
     (folder / "traces").mkdir()
     (folder / "traces" / "x.parquet").touch()
-    monkeypatch.setattr(cli, "__file__", str(folder / "elsewhere" / "mmu" / "cli.py"))
-    assert cli.demo_traces(None) == [Path("traces/x.parquet")]
+    monkeypatch.setattr(run_cli, "__file__", str(folder / "elsewhere" / "mmu" / "cli" / "run.py"))
+    assert run_cli.demo_traces(None) == [Path("traces/x.parquet")]
 
 
 IMPORTED = types.SimpleNamespace(accesses=1234, fetches=1000, reads=200, writes=34, records=99)

@@ -1,0 +1,220 @@
+"""Replays: from options to a configuration, and from a result to files and a report."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mmu import processors, units
+from mmu.cli.arguments import (
+    BACKING,
+    COUNT,
+    MODE,
+    MODES,
+    PAGES,
+    POSITIVE,
+    PROCESSOR,
+    QUANTUM,
+    SHARE,
+    SIZE,
+    Command,
+    Parsed,
+    output_options,
+)
+from mmu.cli.processors import processor_of
+from mmu.cli.progress import progress_bar
+from mmu.errors import InputError
+from mmu.files import check_outputs, check_trace, csv_text, write_whole
+
+if TYPE_CHECKING:
+    from mmu.config import RunConfig
+    from mmu.result import Comparison, Result
+
+DEMO = {"quantum": "50us", "exits_per_second": 20_000}
+# Where a field of the configuration comes from on the command line, if not from its own name.
+RUN_OPTIONS = {"memory": "--host-memory", "vms": "TRACES", "costs": "--set costs"}
+VM_OPTIONS = {"trace": "TRACES"}
+
+# (flag, type, default that the configuration has, help). A flag not given is not passed on.
+MACHINE_OPTIONS: list[tuple[str, Parsed, str | None, str]] = [
+    ("--host-memory", SIZE, "64GiB", "Memory of the host."),
+    ("--reserve", SIZE, "1/64 of the host", "What the hypervisor keeps of it, tables included."),
+    ("--host-fragmentation", SHARE, "0", "Part of the host's 2M regions that are broken up."),
+    ("--memory", SIZE, "4GiB", "Memory of each virtual machine."),
+    ("--fragmentation", SHARE, "0", "Part of each guest's 2M regions that are broken up."),
+    ("--guest-pages", PAGES, "4k", "Pages that guests map."),
+    ("--nested-pages", PAGES, "auto", "Pages that the hypervisor backs guests with."),
+    ("--backing", BACKING, "start", "When guest memory is backed."),
+    ("--aslr", COUNT, None, "Seed that moves each machine's layout, else all are as recorded."),
+    ("--seed", COUNT, "0", "Seed of everything else that is random."),
+    ("--quantum", QUANTUM, "50us", "A turn: us, ms, s, cycles, accesses or instructions."),
+    ("--exits-per-second", COUNT, "0", "Exits to the hypervisor inside a turn."),
+    ("--exit-code-pages", COUNT, "8", "Pages that the hypervisor fetches from at an exit."),
+    ("--exit-data-pages", COUNT, "8", "Pages that it reads and writes, for each machine its own."),
+    ("--warm-up", COUNT, "0", "Accesses, of all machines, that are not counted."),
+    ("--repeat", POSITIVE, "1", "Times that each trace runs."),
+]
+
+
+def run_options(command: Command) -> Command:
+    """Add what `compare` and `replay` have in common."""
+    options = [
+        click.option(
+            "--processor", type=PROCESSOR, default="skylake-sp", show_default=True,
+            help="A name that 'mmu processors' lists, or a TOML file.",
+        ),
+        click.option(
+            "--set", "settings", multiple=True, metavar="FIELD=VALUE",
+            help="Replace a value of the processor: l2.ways=6, nested_tlb=none; or costs.exit=900.",
+        ),
+        *(
+            click.option(
+                flag, type=kind, metavar=kind.name,
+                help=f"{text}  [default: {default}]" if default else text,
+            )
+            for flag, kind, default, text in MACHINE_OPTIONS
+        ),
+        click.option(
+            "--no-nested-dirty", is_flag=True,
+            help="Nested tables have no accessed and dirty bits (EPTP bit 6 clear).",
+        ),
+        click.option("--root", metavar="TRACE", help="Trace of the root partition."),
+    ]  # fmt: skip
+    command = output_options(command)
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("traces", nargs=-1, required=True)
+@click.option(
+    "--modes", type=MODES, default=",".join(units.MODES), show_default=True,
+    help="Modes to compare, in this order.",
+)  # fmt: skip
+@run_options
+def compare(traces: tuple[str, ...], modes: tuple[str, ...], **given: Any) -> None:
+    """Replay TRACES as virtual machines of one processor, and set modes side by side.
+
+    tagged: entries are tagged by machine and stay; purge: a switch drops those of the machine that
+    leaves; flush: no tags, each exit and switch drops all; native: no hypervisor.
+    """
+    _compare(traces, modes, given)
+
+
+@click.command()
+@click.argument("traces", nargs=-1, required=True)
+@click.option("--mode", type=MODE, default="tagged", show_default=True, help="As in compare.")
+@run_options
+def replay(traces: tuple[str, ...], mode: str, **given: Any) -> None:
+    """Replay TRACES as virtual machines of one processor in one mode, with everything counted."""
+    outputs = check_outputs(given, traces)
+    config = configure(traces, mode, given)
+    with progress_bar(given["quiet"]) as progress:
+        from mmu.run import replay_config  # noqa: PLC0415  compiles
+
+        give_memory_back()
+        result = replay_config(config, progress)
+    deliver(result, outputs, None if given["quiet"] else config)
+
+
+@click.command()
+@click.argument("folder", required=False)
+@output_options
+def demo(folder: str | None, **given: Any) -> None:
+    """Compare all modes on the traces of FOLDER, by default those that come with mmu."""
+    paths = demo_traces(folder)
+    _compare(tuple(map(str, paths)), units.MODES, given | DEMO)
+
+
+def _compare(traces: tuple[str, ...], modes: tuple[str, ...], given: dict[str, Any]) -> None:
+    outputs = check_outputs(given, traces)
+    config = configure(traces, modes[0], given)
+    with progress_bar(given["quiet"]) as progress:
+        from mmu.run import compare_config  # noqa: PLC0415  compiles
+
+        give_memory_back()
+        comparison = compare_config(config, modes, progress)
+    deliver(comparison, outputs, None if given["quiet"] else config)
+
+
+def give_memory_back() -> None:
+    """Let Arrow use the system's allocator: its own keeps 80 MB of a six-trace replay for later."""
+    import pyarrow  # noqa: PLC0415
+
+    pyarrow.set_memory_pool(pyarrow.system_memory_pool())
+
+
+def demo_traces(folder: str | None) -> list[Path]:
+    """Return the traces of a demonstration: those of a folder, by name."""
+    places = [Path(folder)] if folder else [Path(__file__).parents[2] / "traces", Path("traces")]
+    for place in places:
+        if found := sorted(place.glob("*.parquet")):
+            return found
+    accepted = "a folder with Parquet traces, such as 'traces' of a checkout"
+    raise InputError(f"FOLDER: found no trace in {str(places[0])!r}; accepted: {accepted}")
+
+
+def configure(traces: tuple[str, ...], mode: str, given: Mapping[str, Any]) -> "RunConfig":
+    """Return the run that the command line asks for; an error names the option to change."""
+    root = given.get("root")
+    for path in traces:
+        check_trace(path, "TRACES")
+    if root:
+        check_trace(root, "--root")
+    settings = given.get("settings", ())
+    of_costs = [text for text in settings if text.strip().startswith("costs.")]
+    of_processor = [text for text in settings if text not in of_costs]
+    processor = processor_of(given.get("processor", "skylake-sp"), of_processor)
+    from mmu import options  # noqa: PLC0415  imports pydantic
+    from mmu.config import ConfigError  # noqa: PLC0415
+
+    asked = {name: given.get(name) for name in (*options.VM_OPTIONS, *options.RUN_OPTIONS)}
+    asked["nested_dirty"] = not given.get("no_nested_dirty")
+    try:
+        return options.configured(
+            traces, mode=mode, processor=processor, settings=of_costs, root=root or None, **asked
+        )
+    except ConfigError as error:
+        raise InputError(f"{option_of(error.path)}: {error.text}") from None
+    except InputError as error:
+        raise InputError(f"--set costs: {error}") from None
+
+
+def option_of(path: tuple[str | int, ...]) -> str:
+    """Return the option that gives a field of the configuration its value."""
+    names = [part for part in path if isinstance(part, str)]
+    if names[0] in ("vms", "root") and len(names) > 1:
+        return VM_OPTIONS.get(names[1], f"--{names[1].replace('_', '-')}")
+    option = RUN_OPTIONS.get(names[0], f"--{names[0].replace('_', '-')}")
+    return ".".join([option, *names[1:]])
+
+
+def deliver(
+    run: "Result | Comparison", outputs: Mapping[str, str], loud: "RunConfig | None"
+) -> None:
+    """Write the files that were asked for, and print the report if the run is to be `loud`."""
+    from mmu import report  # noqa: PLC0415
+    from mmu.result import Comparison, long_table  # noqa: PLC0415
+
+    if "json" in outputs:
+        run.save(outputs["json"])
+    if "csv" in outputs:
+        write_whole(outputs["csv"], csv_text(long_table(run)))
+    if "figure" in outputs:
+        from mmu.plot import save_figure  # noqa: PLC0415  imports matplotlib
+
+        comparison = run if isinstance(run, Comparison) else Comparison({run.mode: run})
+        save_figure(comparison, outputs["figure"])
+    if loud is None:
+        return
+    for note in processors.notes(loud.processor):
+        click.echo(f"mmu: note: {note}", err=True)
+    if sys.stdout.isatty():
+        from rich.console import Console  # noqa: PLC0415  slow to import
+
+        report.show(run, Console(highlight=False))
+    else:
+        click.echo("\n".join(report.lines(run)))

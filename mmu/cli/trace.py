@@ -1,0 +1,80 @@
+"""Traces: imported, and looked at."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+
+from mmu.cli.arguments import COUNT, POSITIVE, Nearest
+from mmu.cli.progress import progress_bar
+from mmu.files import check_outputs, check_trace, is_stream, write_whole
+
+
+@click.group(cls=Nearest, invoke_without_command=True)
+@click.pass_context
+def trace(ctx: click.Context) -> None:
+    """Import traces, and look at them."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+@trace.command("import")
+@click.argument("source")
+@click.option("-o", "--output", required=True, metavar="FILE", help="The trace to write.")
+@click.option("--format", "form", metavar="NAME", help="Format of SOURCE, else by its content.")
+@click.option("--compact", is_flag=True, help="Fold repeated accesses to a page.")
+@click.option("--skip", type=COUNT, metavar="N", default=0, help="Leave out the first accesses.")
+@click.option("--limit", type=POSITIVE, metavar="N", help="Stop after so many accesses.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def import_(source: str, output: str, form: str | None, quiet: bool, **given: Any) -> None:
+    """Turn SOURCE, as another tool recorded it, into a trace.
+
+    It may be packed by gzip, xz, zstd or bzip2; - is standard input.
+    """
+    if source != "-" and not is_stream(source):
+        check_trace(source, "SOURCE")
+    check_outputs({"output": output}, (source,))
+    with progress_bar(quiet) as progress:
+        from mmu.trace.importer import import_trace  # noqa: PLC0415  imports pyarrow
+
+        def count(done: int) -> None:
+            if progress:
+                progress(done, 0)
+
+        made = import_trace(source, output, format=form, progress=count, **given)
+    if not quiet:
+        kinds = f"{made.fetches:,} fetches, {made.reads:,} reads, {made.writes:,} writes"
+        click.echo(f"{output}: {made.accesses:,} accesses ({kinds}) in {made.records:,} records")
+
+
+@trace.command()
+@click.argument("path", metavar="TRACE")
+@click.option("--json", "json", metavar="FILE", help="Write it as JSON.")
+def info(path: str, json: str | None) -> None:
+    """Say what TRACE holds."""
+    check_trace(path, "TRACE")
+    outputs = check_outputs({"json": json}, (path,))
+    from mmu.trace.summary import info as summary  # noqa: PLC0415  imports pyarrow
+
+    found = summary(path)
+    if "json" in outputs:
+        from json import dumps  # noqa: PLC0415
+
+        write_whole(outputs["json"], dumps(found, indent=1, default=str) + "\n")
+    lines = list(_flat(found))
+    width = max(len(key) for key, _ in lines)
+    for key, value in lines:
+        click.echo(f"{key:{width}}  {value}")
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the keys of nested tables, joined by dots, and their values as text."""
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif type(value) is int:
+            yield prefix + key, f"{value:,}"
+        elif isinstance(value, float):
+            yield prefix + key, f"{value:.2f}"
+        else:
+            yield prefix + key, "-" if value is None else " ".join(str(value).split())
