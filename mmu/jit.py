@@ -1,15 +1,16 @@
 """How kernels are compiled: the only place that names Numba's options.
 
-Compiled code is kept between runs, in a folder named by a digest of every source file that kernels
-may come from and of every switch that changes what is compiled. Numba's own index watches only the file
-that holds a function, so without the digest an edit to an imported kernel would leave its callers
-stale (numba issue 1833), and a bounds-checked run on a warm cache would check nothing.
+Compiled code is kept between runs, in a folder named by a digest of every source file that a kernel's
+code may come from and of every switch that changes what is compiled. Numba's own index watches only
+the file that holds a function, so without the digest an edit to an imported kernel would leave its
+callers stale (numba issue 1833), and a bounds-checked run on a warm cache would check nothing.
 """
 
 import hashlib
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -24,14 +25,19 @@ F = TypeVar("F", bound=Callable[..., Any])
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
 
 
-KERNEL_FOLDERS = ("hardware", "software", "trace")  # nowhere else; a test sees to it
+# Folders that hold kernels, and the folders that these import kernels from; a test sees to both.
+KERNEL_FOLDERS = {
+    "hardware": ("hardware",),
+    "software": ("hardware", "software"),
+    "trace": ("trace",),
+}
 
 
-def sources_digest() -> str:
-    """Return a digest of the kernels' sources and of all that changes the code compiled from them."""
+def sources_digest(folder: str) -> str:
+    """Return a digest of all that changes the code compiled from a folder's kernels."""
     digest = hashlib.sha256()
     root = Path(__file__).parent
-    sources = [path for folder in KERNEL_FOLDERS for path in (root / folder).rglob("*.py")]
+    sources = [path for part in KERNEL_FOLDERS[folder] for path in (root / part).rglob("*.py")]
     for path in sorted([Path(__file__), *sources]):
         digest.update(str(path.relative_to(root)).encode())
         digest.update(path.read_bytes())
@@ -43,21 +49,25 @@ def sources_digest() -> str:
     return digest.hexdigest()[:20]
 
 
-def cache_folder() -> Path:
-    """Return the folder for compiled code: ``$MMU_CACHE``, or ``mmu`` in the user's cache folder."""
+@cache
+def cache_folder(folder: str) -> Path:
+    """Return where a folder's compiled code is: in ``$MMU_CACHE``, or ``mmu`` in the user's cache."""
     chosen = os.environ.get("MMU_CACHE")
     home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return (Path(chosen) if chosen else Path(home) / "mmu") / sources_digest()
+    return (Path(chosen) if chosen else Path(home) / "mmu") / sources_digest(folder)
 
 
-CACHE_FOLDER = str(cache_folder())
+def folder_of(function: Callable[..., Any]) -> str:
+    """Return the folder of this package that a function stands in; `jit` itself counts as trace."""
+    name = function.__module__.split(".")[1]
+    return name if name in KERNEL_FOLDERS else "trace"
 
 
 def _compile(function: F, **options: Any) -> F:
     """Decorate with Numba, which asks for the cache folder at this moment and never again."""
     config: Any = numba.config
     before = config.CACHE_DIR
-    config.CACHE_DIR = CACHE_FOLDER
+    config.CACHE_DIR = str(cache_folder(folder_of(function)))
     try:
         return cast(F, numba.njit(**OPTIONS, **options)(function))
     finally:

@@ -27,9 +27,18 @@ def test_kernels_stand_only_where_the_digest_looks():
     """An edit elsewhere must not leave compiled code stale."""
     for path in ROOT.rglob("*.py"):
         folder = path.relative_to(ROOT).parts[0]
-        for module, names in imports_of(path):
-            if module == "mmu.jit" and names & {"kernel", "inlined", "spliced"}:
-                assert folder in jit.KERNEL_FOLDERS, path
+        modules = dict(imports_of(path))
+        if modules.get("mmu.jit", set()) & {"kernel", "inlined", "spliced"}:
+            assert folder in jit.KERNEL_FOLDERS, path
+            for module in modules:
+                room = module.split(".")[1] if module.startswith("mmu.") else ""
+                assert room not in jit.KERNEL_FOLDERS or room in jit.KERNEL_FOLDERS[folder], path
+
+
+def test_an_edit_to_a_trace_format_leaves_the_compiled_hardware_alone():
+    digests = [jit.sources_digest(folder) for folder in jit.KERNEL_FOLDERS]
+    assert len(set(digests)) == len(digests)
+    assert "trace" not in jit.KERNEL_FOLDERS["software"]
 
 
 def test_numba_is_named_in_one_file_only():
@@ -43,18 +52,19 @@ def test_numba_is_named_in_one_file_only():
 
 
 def test_the_digest_changes_with_a_switch_that_changes_code(monkeypatch):
-    before = jit.sources_digest()
+    before = jit.sources_digest("trace")
     monkeypatch.setenv("NUMBA_BOUNDSCHECK", "1" if before else "0")
     monkeypatch.setenv("NUMBA_SOMETHING_NEW", "1")
-    assert jit.sources_digest() != before
+    assert jit.sources_digest("trace") != before
 
 
 def test_compiled_code_is_kept_where_the_user_says(monkeypatch, tmp_path):
+    place = jit.cache_folder.__wrapped__  # the answer is kept for the process
     monkeypatch.setenv("MMU_CACHE", str(tmp_path))
-    assert jit.cache_folder().parent == tmp_path
+    assert place("trace").parent == tmp_path
     monkeypatch.delenv("MMU_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert jit.cache_folder().parent == tmp_path / "xdg" / "mmu"
+    assert place("trace").parent == tmp_path / "xdg" / "mmu"
 
 
 COUNTING = """
