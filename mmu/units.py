@@ -25,6 +25,7 @@ QUANTUM_ACCEPTED = "a number above 0 with us, ms, s, cycles, accesses or instruc
 MODES = ("tagged", "purge", "flush", "native")
 PAGES = ("4k", "2m", "auto")
 BACKINGS = ("start", "first-touch")
+TRACE_COLUMNS = ("address", "kind", "size", "space", "thread")
 
 
 def shown(value: object, limit: int = 60) -> str:
@@ -79,12 +80,13 @@ def format_size(size: int) -> str:
     return str(size)
 
 
-def parse_count(value: object, least: int = 0) -> int:
+def parse_count(value: object, least: int = 0, most: int = 10**18 - 1) -> int:
     """Return the whole number that a text of digits stands for."""
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value.strip(), re.ASCII):
         value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise refusal(value, f"a whole number of at least {least}, below 10^18")
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        limit = "below 10^18" if most == 10**18 - 1 else f"at most {most}"
+        raise refusal(value, f"a whole number of at least {least}, {limit}")
     return value
 
 
@@ -107,6 +109,17 @@ def parse_modes(value: object) -> tuple[str, ...]:
     if len(set(modes)) < len(modes):
         raise refusal(value, f"each of {', '.join(MODES)} at most once")
     return modes
+
+
+def parse_columns(value: object) -> dict[str, str]:
+    """Return a table's names of our columns: ``address=va,kind=op``."""
+    columns: dict[str, str] = {}
+    for pair in str(value).split(","):
+        ours, equals, theirs = pair.partition("=")
+        if not equals or not theirs or ours.strip() in columns:
+            raise refusal(value, "OURS=THEIRS with commas between, each of ours once")
+        columns[parse_choice(ours, TRACE_COLUMNS)] = theirs.strip()
+    return columns
 
 
 def parse_quantum(value: object) -> tuple[Fraction, str]:

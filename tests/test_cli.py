@@ -329,7 +329,10 @@ def test_the_demonstration_finds_the_traces_of_a_checkout_or_of_the_folder(folde
     assert run_cli.demo_traces(None) == [Path("traces/x.parquet")]
 
 
-IMPORTED = types.SimpleNamespace(accesses=1234, fetches=1000, reads=200, writes=34, records=99)
+IMPORTED = types.SimpleNamespace(
+    accesses=1234, fetches=1000, reads=200, writes=34, records=99,
+    metadata={"passed_over": {"markers": 12}},
+)  # fmt: skip
 
 
 def test_traces_are_imported(capsys, folder, monkeypatch):
@@ -344,14 +347,16 @@ def test_traces_are_imported(capsys, folder, monkeypatch):
     importer.import_trace = import_trace
     monkeypatch.setitem(sys.modules, "mmu.trace.importer", importer)
     out = mmu(capsys, "trace", "import", "web.parquet", "-o", "x.parquet", "--compact")
-    rest = {"skip": 0, "limit": None}
+    rest = {"skip": 0, "limit": None, "columns": None, "level": None}
     assert asked == [(("web.parquet", "x.parquet"), {"format": None, "compact": True} | rest)]
     assert out == (
         "x.parquet: 1,234 accesses (1,000 fetches, 200 reads, 34 writes) in 99 records\n"
+        "passed over: 12 markers\n"
     )
     options = ("--format", "lackey", "--skip", "5", "--limit", "7", "--quiet")
+    options += ("--columns", "address=va,kind = op", "--level", "15")
     assert mmu(capsys, "trace", "import", "-", "-o", "x.parquet", *options) == ""
-    rest = {"skip": 5, "limit": 7}
+    rest = {"skip": 5, "limit": 7, "columns": {"address": "va", "kind": "op"}, "level": 15}
     assert asked[1] == (("-", "x.parquet"), {"format": "lackey", "compact": False} | rest)
     os.mkfifo("pipe")
     mmu(capsys, "trace", "import", "pipe", "-o", "x.parquet")

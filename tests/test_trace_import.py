@@ -58,6 +58,8 @@ def test_a_packed_log_is_known_by_its_content(tmp_path, plain, packer):
         "tool": "valgrind --tool=lackey --trace-mem=yes",
         "tool_version": "3.19.0",
         "command": "/bin/sort -n a,b",
+        "passed_over": {"valgrind's messages and empty lines": 3},
+        "format": "lackey",
         "source": "log.txt",
         "skipped": 0,
     }
@@ -207,7 +209,7 @@ def test_a_missing_log_and_a_folder_are_refused(tmp_path):
 
 
 def test_a_bad_line_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr("mmu.trace.lackey.RECORDS", 1000)
+    monkeypatch.setattr("mmu.trace.lines.RECORDS", 1000)
     monkeypatch.setattr("mmu.trace.writer.GROUP_RECORDS", 3000)  # some of it has been written
     (tmp_path / "log").write_bytes(log(8000) + b"oops\n")
     with pytest.raises(InputError, match=r"log: line 8004: 'oops': not a lackey record"):

@@ -6,11 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmu.errors import InputError
-from mmu.trace import lackey
-from mmu.trace.lackey import read_lackey
+from mmu.trace import lackey, lines
+from mmu.trace.source import Source
 
 LINE = re.compile(r"(I | S| L| M) ([0-9a-fA-F]{1,16}),([0-9]{1,4})")
 KINDS = {"I ": [2], " L": [0], " S": [1], " M": [0, 1]}
+
+
+def read_lackey(pieces, where):
+    return lackey.read_lackey(Source(where, b"", iter(pieces)))
 
 
 def slow_parse(text):
@@ -95,17 +99,17 @@ def test_a_log_is_read_as_the_slow_parser_reads_it(lines, piece):
 
 
 @settings(max_examples=20, deadline=None)
-@given(lines=st.lists(RECORDS, min_size=30, max_size=60), records=st.integers(4, 9))
-def test_a_full_part_makes_way_for_the_next_one(lines, records):
-    text = "".join(line + "\n" for line in lines)
+@given(text_lines=st.lists(RECORDS, min_size=30, max_size=60), records=st.integers(4, 9))
+def test_a_full_part_makes_way_for_the_next_one(text_lines, records):
+    text = "".join(line + "\n" for line in text_lines)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lackey, "RECORDS", records)
+        patch.setattr(lines, "RECORDS", records)
         assert parsed(text) == slow_parse(text)
 
 
 @pytest.mark.parametrize("records", [4, 5, 6, 7])
 def test_a_line_of_four_accesses_fits_at_the_end_of_a_part(records, monkeypatch):
-    monkeypatch.setattr(lackey, "RECORDS", records)
+    monkeypatch.setattr(lines, "RECORDS", records)
     text = "I  1000,1\n M 1fff,2\n M 2fff,2\n M 3fff,2\n"
     assert parsed(text) == slow_parse(text)
 
@@ -165,13 +169,13 @@ def test_a_log_cut_off_in_a_line_is_refused(rest):
 
 
 def test_a_line_without_end_is_refused_before_it_fills_memory(monkeypatch):
-    monkeypatch.setattr(lackey, "LONGEST_LINE", 1000)
+    monkeypatch.setattr(lines, "LONGEST_LINE", 1000)
 
     def endless():
         while True:
             yield b"I  0"
 
-    with pytest.raises(InputError, match=r"line 1: .*not a lackey record"):
+    with pytest.raises(InputError, match=r"line 1: .*a line of more than"):
         list(read_lackey(endless(), "a.log"))
 
 

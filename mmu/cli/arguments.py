@@ -52,6 +52,8 @@ def _choice(name: str, choices: tuple[str, ...]) -> Parsed:
 SIZE = Parsed("SIZE", units.parse_size, as_text=True)
 COUNT = Parsed("N", units.parse_count)
 POSITIVE = Parsed("N", lambda value: units.parse_count(value, least=1))
+LEVEL = Parsed("N", lambda value: units.parse_count(value, least=1, most=22))
+COLUMNS = Parsed("OURS=THEIRS,...", units.parse_columns)
 SHARE = Parsed("SHARE", units.parse_share)
 PAGES = Parsed("4k|2m|auto", units.parse_pages)
 QUANTUM = Parsed("TIME", units.parse_quantum, as_text=True)

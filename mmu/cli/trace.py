@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from mmu.cli.arguments import COUNT, POSITIVE, Nearest
+from mmu.cli.arguments import COLUMNS, COUNT, LEVEL, POSITIVE, Nearest
 from mmu.cli.progress import progress_bar
 from mmu.files import check_outputs, check_trace, is_stream, write_whole
 
@@ -22,7 +22,14 @@ def trace(ctx: click.Context) -> None:
 @click.argument("source")
 @click.option("-o", "--output", required=True, metavar="FILE", help="The trace to write.")
 @click.option("--format", "form", metavar="NAME", help="Format of SOURCE, else by its content.")
+@click.option(
+    "--columns",
+    type=COLUMNS,
+    metavar="OURS=THEIRS,...",
+    help="Of a table: what it calls address, kind, size, space, thread.",
+)
 @click.option("--compact", is_flag=True, help="Fold repeated accesses to a page.")
+@click.option("--level", type=LEVEL, metavar="N", help="Of zstd: 1, quick, to 22, small.")
 @click.option("--skip", type=COUNT, metavar="N", default=0, help="Leave out the first accesses.")
 @click.option("--limit", type=POSITIVE, metavar="N", help="Stop after so many accesses.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
@@ -45,6 +52,8 @@ def import_(source: str, output: str, form: str | None, quiet: bool, **given: An
     if not quiet:
         kinds = f"{made.fetches:,} fetches, {made.reads:,} reads, {made.writes:,} writes"
         click.echo(f"{output}: {made.accesses:,} accesses ({kinds}) in {made.records:,} records")
+        for what, times in made.metadata.get("passed_over", {}).items():
+            click.echo(f"passed over: {times:,} {what}")
 
 
 @trace.command()

@@ -1,7 +1,7 @@
 """Imports traces of other programs; the content says which format they have."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
@@ -9,29 +9,29 @@ from typing import NamedTuple
 
 from mmu.errors import InputError
 from mmu.trace import lackey
+from mmu.trace.ahead import ahead
 from mmu.trace.compact import fold
 from mmu.trace.decompress import decompressed, shown
-from mmu.trace.format import Raw
+from mmu.trace.format import Part, Raw
 from mmu.trace.reader import Trace, open_trace
+from mmu.trace.source import Source
 from mmu.trace.window import window
-from mmu.trace.writer import write_compact, write_raw
+from mmu.trace.writer import write_trace
+
+HEAD = 1 << 20  # bytes by which a format is recognised
 
 
 class Format(NamedTuple):
     """A format that can be imported; one row of `FORMATS`."""
 
     what: str  # for messages
-    recognised: Callable[[bytes], bool]  # by the first megabyte or so
-    recording: Callable[[bytes], dict[str, str]]  # what that says of the recording
-    read: Callable[[Iterable[bytes], str], Iterator[Raw]]
+    recognised: Callable[[bytes], bool]  # by its first megabyte, or all of it if it is shorter
+    read: Callable[[Source], Iterator[Raw]]
 
 
 FORMATS = {
     "lackey": Format(
-        "logs of valgrind --tool=lackey --trace-mem=yes",
-        lackey.recognised,
-        lackey.recording,
-        lackey.read_lackey,
+        "logs of valgrind --tool=lackey --trace-mem=yes", lackey.recognised, lackey.read_lackey
     ),
 }
 
@@ -44,6 +44,8 @@ def import_trace(
     skip: int = 0,
     limit: int | None = None,
     progress: Callable[[int], None] | None = None,
+    columns: Mapping[str, str] | None = None,
+    level: int | None = None,
 ) -> Trace:
     """Import a trace of another program.
 
@@ -61,12 +63,17 @@ def import_trace(
     skip, limit : int, optional
         Keep at most `limit` accesses after the first `skip`; the input is not read any further.
     progress : callable, optional
-        Called now and then with the number of accesses read so far.
+        Called now and then with the number of accesses read so far, perhaps from another thread.
+    columns : mapping of str to str, optional
+        For tables: what the input calls a column, by our name for it.
+    level : int, optional
+        Of the compression, see `mmu.trace.writer`.
 
     Returns
     -------
     Trace
-        The trace that has been written.
+        The trace that has been written. Its metadata tell under ``passed_over`` what of the input
+        was no access, and how often.
 
     Raises
     ------
@@ -76,31 +83,61 @@ def import_trace(
     """
     where = shown(path)
     with closing(decompressed(path)) as pieces:
-        head = next(pieces, b"")
-        found = chosen(format, head, where)
-        kept = window(found.read(chain([head], pieces), where), where, skip, limit, progress)
-        recording = found.recording(head) | {"source": shown(Path(path).name), "skipped": skip}
-        if compact:
-            write_compact(out, fold(kept, where), recording)
-        else:
-            write_raw(out, kept, recording)
+        head = beginning(pieces)
+        name = chosen(format, head, where)
+        regular = Path(path).is_file() and os.fspath(path) != "-"
+        source = Source(
+            where,
+            head,
+            chain([head], pieces),
+            os.fspath(path) if regular else None,
+            dict(columns or {}),
+        )
+        read = FORMATS[name].read(source)
+        kept = window(read, where, skip, limit, progress)
+        parts: Iterator[Part] = fold(kept, where) if compact else kept
+        if regular:  # a pipe may be silent, and nothing could stop the thread that waits for it
+            parts = ahead(generated(parts))
+
+        def recording() -> dict[str, object]:
+            known = {"format": name, "source": shown(Path(path).name), "skipped": skip}
+            return source.notes.recording() | known
+
+        write_trace(out, parts, "compact" if compact else "raw", recording, level)
     return open_trace(out)
 
 
-def chosen(name: str | None, head: bytes, where: str) -> Format:
-    """Return the format of that name, or the one that is recognised by its beginning."""
+def generated(items: Iterator[Part]) -> Generator[Part]:
+    """Return an iterator as a generator, which can be closed."""
+    yield from items
+
+
+def beginning(pieces: Iterator[bytes]) -> bytes:
+    """Take the first megabyte or so of an input, or all of it if there is less."""
+    head = b""
+    while len(head) < HEAD and (piece := next(pieces, b"")):
+        head += piece
+    return head
+
+
+def chosen(name: str | None, head: bytes, where: str) -> str:
+    """Return the name of the format that is asked for, or the one that an input begins like."""
     accepted = "; ".join(f"{key}, {format.what}" for key, format in FORMATS.items())
     if name is not None:
         if name not in FORMATS:
             raise InputError(f"{where}: format {name!r} is not known; accepted: {accepted}")
-        return FORMATS[name]
-    for format in FORMATS.values():
-        if format.recognised(head):
-            return format
+        return name
     if not head:
         raise InputError(f"{where}: is empty; accepted: {accepted}")
     if head.startswith(b"PAR1"):
         raise InputError(f"{where}: is Parquet, which needs no import; accepted: {accepted}")
+    found = [key for key, format in FORMATS.items() if format.recognised(head)]
+    if len(found) > 1:
+        raise InputError(
+            f"{where}: may be {' or '.join(found)}; say which with --format, or format= in Python"
+        )
+    if found:
+        return found[0]
     content = repr(head.split(b"\n", 1)[0][:60])[1:]
     raise InputError(
         f"{where}: begins with {content}, no format that is known; accepted: {accepted}"
