@@ -1,28 +1,25 @@
-"""What a run is made of: processor, virtual machines, schedule. Validated, frozen, nothing unknown.
-
-Every model raises `ConfigError`, one line that says where the value stood, what was found, what is
-accepted and, for a name that does not exist, which one is nearest.
-"""
+"""What a run is made of: processor, virtual machines, schedule. Validated, frozen, nothing unknown."""
 
 import re
 from collections.abc import Mapping
-from fractions import Fraction
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import ErrorDetails
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from mmu.errors import InputError
+from mmu.strict import MOST_COUNT, ConfigError, Count, Positive, Strict, Whole
+from mmu.turns import (
+    PagePolicy,
+    ProcessConfig,
+    Quantum,
+    Scheduled,
+    Turn,
+    names_for,
+    printable,
+    settled,
+    stem_of,
+)
 from mmu.units import (
     LARGE_PAGE,
     MIB,
@@ -30,94 +27,16 @@ from mmu.units import (
     format_size,
     nearest,
     parse_page_size,
-    parse_pages,
-    parse_quantum,
     parse_size,
     refusal,
-    shown,
 )
 
 MOST_MEMORY = 1 << 44  # bytes: the allocators' books of a host so large take half a GB
 MOST_ENTRIES = 1 << 20  # of one cache: far above any processor, and still a small array
 MOST_CYCLES = 1 << 30  # of one latency or cost: sums of them stay far inside 64 bits
-MOST_COUNT = (1 << 62) - 1
 MOST_VMS = 1000  # a tag word has 1023 contexts, and a virtual machine may have more than one space
+MOST_TRACES = 1000  # of all machines: each has a part of what is kept in memory
 LINEAR = 63  # the fold of a linear index: a page number shifted by it is nothing
-_SUFFIXES = {".parquet", ".lackey", ".xz", ".gz", ".zst", ".bz2"}
-_TYPES = {"tuple_type": "a list", "model_type": "a table of fields", "dict_type": "a table"}
-_TYPES |= {"string_type": "text", "bool_type": "true | false"}
-_RESERVED_NAMES = ("hypervisor", "total")  # rows of every result
-
-
-class ConfigError(InputError):
-    """A field of the configuration cannot be used.
-
-    Attributes
-    ----------
-    path : tuple of str and int
-        Where the value stood: names of fields and indices of lists.
-    text : str
-        What was found and what is accepted.
-    """
-
-    def __init__(self, path: tuple[str | int, ...], text: str) -> None:
-        super().__init__(f"{'.'.join(map(str, path))}: {text}" if path else text)
-        self.path = path
-        self.text = text
-
-
-def _explain(detail: ErrorDetails, model: type[BaseModel]) -> ConfigError:
-    """Turn the first complaint about a model into one line."""
-    path, found, kind = detail["loc"], detail["input"], detail["type"]
-    cause = detail.get("ctx", {}).get("error")
-    if isinstance(cause, ConfigError):
-        return ConfigError(path + cause.path, cause.text)
-    if isinstance(cause, Exception):
-        return ConfigError(path, str(cause))
-    if kind == "extra_forbidden":
-        known = list(model.model_fields)
-        name = str(path[-1])
-        text = f"no such field, found {shown(name)}; accepted: {', '.join(known)}"
-        return ConfigError(path, text + nearest(name, known))
-    if kind == "missing":
-        return ConfigError(path, "missing; a value must be given")
-    if kind == "literal_error":
-        choices = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
-        hint = nearest(found, choices) if isinstance(found, str) else ""
-        return ConfigError(path, str(refusal(found, " | ".join(choices), hint)))
-    accepted = _TYPES.get(kind, detail["msg"].removeprefix("Input should be "))
-    return ConfigError(path, str(refusal(found, accepted)))
-
-
-class Strict(BaseModel):
-    """A frozen model without unknown fields, whose errors are `ConfigError`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def __init__(self, /, **data: Any) -> None:
-        try:
-            super().__init__(**data)
-        except ValidationError as error:
-            raise _explain(error.errors()[0], type(self)) from None
-
-
-class Whole:
-    """Validator of a whole number in a range; a whole float counts, a truth value never."""
-
-    def __init__(self, least: int, most: int) -> None:
-        self.least, self.most = least, most
-
-    def __call__(self, value: object) -> int:
-        """Return the number, or say which are accepted."""
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int) or not self._holds(value):
-            most = "2^62 - 1" if self.most == MOST_COUNT else self.most
-            raise refusal(value, f"a whole number from {self.least} to {most}")
-        return value
-
-    def _holds(self, value: int) -> bool:
-        return self.least <= value <= self.most
 
 
 def _memory(value: object) -> int:
@@ -147,13 +66,10 @@ def _index(value: object) -> str:
 
 Entries = Annotated[int, BeforeValidator(Whole(1, MOST_ENTRIES))]
 Cycles = Annotated[int, BeforeValidator(Whole(0, MOST_CYCLES))]
-Count = Annotated[int, BeforeValidator(Whole(0, MOST_COUNT))]
-Positive = Annotated[int, BeforeValidator(Whole(1, MOST_COUNT))]
 Pages4K = Annotated[int, BeforeValidator(Whole(0, 4096))]
 Memory = Annotated[int, BeforeValidator(_memory)]
 Share = Annotated[float, BeforeValidator(_share)]
 PageSize = Annotated[Literal["4k", "2m", "1g"], BeforeValidator(parse_page_size)]
-PagePolicy = Annotated[Literal["4k", "2m", "auto"], BeforeValidator(parse_pages)]
 Mode = Literal["tagged", "purge", "flush", "native"]
 Backing = Literal["start", "first-touch"]
 
@@ -272,23 +188,6 @@ class Processor(Strict):
         return array
 
 
-class Quantum(Strict):
-    """How long a turn lasts: it ends at the first block end that reaches this."""
-
-    value: Positive
-    unit: Literal["accesses", "instructions", "cycles"]
-
-    @classmethod
-    def parse(cls, text: str, frequency_hz: int) -> "Quantum":
-        """Return the quantum that a text such as ``50us`` means on a processor."""
-        number, unit = parse_quantum(text)
-        if unit == "s":
-            number, unit = Fraction(int(number * frequency_hz)), "cycles"
-        if not 1 <= number < 1 << 62:
-            raise refusal(text, f"1 to 2^62 cycles, at {frequency_hz} cycles a second")
-        return cls(value=int(number), unit=unit)  # type: ignore[arg-type]
-
-
 class Costs(Strict):
     """Cycles that an event costs, whatever the processor.
 
@@ -305,16 +204,30 @@ class Costs(Strict):
     switch: Cycles = 2000
 
 
-class VmConfig(Strict):
-    """One virtual machine and the trace that runs in it."""
+class VmConfig(Scheduled):
+    """One virtual machine: the trace that runs in it, or the processes, each with its own trace.
 
-    trace: str
+    Attributes
+    ----------
+    weight : int
+        The machine's turns are so many quanta.
+    repeat : int, optional
+        Times that its trace runs, and each of its processes'; by default as often as the run says.
+    start : Start
+        When it may run first.
+    turn : Quantum, optional
+        How long the guest's own scheduler lets a process run; by default the run's quantum.
+    """
+
+    trace: str = ""
+    processes: tuple[ProcessConfig, ...] = ()
     name: str = ""
     memory: Memory = 4 << 30
     guest_pages: PagePolicy = "4k"
     nested_pages: PagePolicy = "auto"
     fragmentation: Share = 0.0
     aslr: Count | None = None
+    turn: Turn = None
 
     @field_validator("trace", mode="before")
     @classmethod
@@ -324,19 +237,62 @@ class VmConfig(Strict):
     @field_validator("name")
     @classmethod
     def _printable(cls, name: str) -> str:
-        if not name.isprintable() or len(name) > 40 or name in _RESERVED_NAMES:
-            accepted = "up to 40 printable characters, neither 'hypervisor' nor 'total'"
-            raise refusal(name, accepted)
-        return name
+        return printable(name)
+
+    @model_validator(mode="after")
+    def _runs_something(self) -> "VmConfig":
+        if not self.trace and not self.processes:
+            raise ConfigError(("trace",), "missing; a value must be given, or processes")
+        if self.trace and self.processes:
+            found = f"found a trace and {len(self.processes)} processes"
+            raise ConfigError(("processes",), f"{found}; accepted: one or the other")
+        if self.turn is not None and not self.processes:
+            raise ConfigError(("turn",), "found a turn of processes; accepted: with processes")
+        try:
+            made = settled(self.processes, self.guest_pages)
+        except ConfigError as error:
+            raise ConfigError(("processes", *error.path), error.text) from None
+        object.__setattr__(self, "processes", made)  # frozen for everybody else
+        return self
 
     @property
     def stem(self) -> str:
-        """The trace's file name without the endings that say how it is stored."""
-        path = PurePath(self.trace)
-        while path.suffix in _SUFFIXES and path.stem:
-            path = path.with_suffix("")
-        stem = "".join(c if c.isprintable() else "?" for c in path.name)[:32]
-        return f"{stem}-vm" if stem in _RESERVED_NAMES else stem or "vm"
+        """The name of the first trace's file without the endings that say how it is stored."""
+        return stem_of(self.trace or self.processes[0].trace)
+
+    @property
+    def streams(self) -> tuple[ProcessConfig, ...]:
+        """The processes; a trace without any is one."""
+        if self.processes:
+            return self.processes
+        alone = ProcessConfig(
+            trace=self.trace, space=0, repeat=self.repeat, guest_pages=self.guest_pages
+        )
+        return (alone.model_copy(update={"name": self.name}),)
+
+    def expanded(self, quantum: Quantum, repeat: int, frequency_hz: int) -> "VmConfig":
+        """Return the machine with nothing left to a default of its run, and times as cycles."""
+        turn = self.turn
+        if isinstance(turn, str):
+            try:
+                turn = Quantum.parse(turn, frequency_hz)
+            except InputError as error:
+                raise ConfigError(("turn",), str(error)) from None
+        if self.processes and turn is None:
+            turn = quantum
+        most = MOST_COUNT // quantum.value
+        if self.weight > most:
+            accepted = f"up to {most}, with a quantum of {quantum.value} {quantum.unit}"
+            raise ConfigError(("weight",), str(refusal(self.weight, accepted)))
+        repeat = self.repeat or repeat
+        processes = []
+        for n, process in enumerate(self.processes):
+            try:
+                processes.append(process.expanded(repeat, frequency_hz))
+            except ConfigError as error:
+                raise ConfigError(("processes", n, *error.path), error.text) from None
+        update = {"repeat": repeat, "turn": turn, "processes": tuple(processes)}
+        return self.model_copy(update=update | {"start": self._begins(frequency_hz)})
 
 
 class RunConfig(Strict):
@@ -344,16 +300,16 @@ class RunConfig(Strict):
 
     processor: Processor
     mode: Mode = "tagged"
+    quantum: Quantum = Field(default="50us", validate_default=True)
+    repeat: Positive = 1
     vms: tuple[VmConfig, ...] = ()
     root: VmConfig | None = None
     memory: Memory = 64 << 30
     reserve: Memory = Field(default="auto", validate_default=True)
-    quantum: Quantum = Field(default="50us", validate_default=True)
     exits_per_second: Count = 0
     exit_code_pages: Pages4K = 8
     exit_data_pages: Pages4K = 8
     warm_up: Count = 0
-    repeat: Positive = 1
     host_fragmentation: Share = 0.0
     seed: Count = 0
     costs: Costs = Costs()
@@ -364,6 +320,30 @@ class RunConfig(Strict):
     @classmethod
     def _root_name(cls, root: VmConfig | None) -> VmConfig | None:
         return root and root.model_copy(update={"name": root.name or "root"})
+
+    @field_validator("vms")
+    @classmethod
+    def _expanded(cls, vms: tuple[VmConfig, ...], info: ValidationInfo) -> tuple[VmConfig, ...]:
+        made = []
+        for n, vm in enumerate(vms):
+            try:
+                made.append(cls._settle(vm, info))
+            except ConfigError as error:
+                raise ConfigError((n, *error.path), error.text) from None
+        return tuple(made)
+
+    @field_validator("root")
+    @classmethod
+    def _expanded_root(cls, root: VmConfig | None, info: ValidationInfo) -> VmConfig | None:
+        return root and cls._settle(root, info)
+
+    @staticmethod
+    def _settle(vm: VmConfig, info: ValidationInfo) -> VmConfig:
+        """Leave nothing of a machine to the run's defaults, unless these cannot be used anyway."""
+        given = info.data
+        if not {"processor", "quantum", "repeat"} <= set(given):
+            return vm
+        return vm.expanded(given["quantum"], given["repeat"], given["processor"].frequency_hz)
 
     @field_validator("reserve", mode="before")
     @classmethod
@@ -392,15 +372,11 @@ class RunConfig(Strict):
         if not isinstance(vms, list | tuple):
             raise ConfigError(("vms",), str(refusal(vms, "a list of virtual machines")))
         named = [cls._vm(vm, ("vms", n)) for n, vm in enumerate(vms)]
-        taken = {"" if data.get("root") is None else "root"} | {vm.name for vm in named}
-        tried: dict[str, int] = {}  # how often a stem has been, so that many of one take no time
-        for n, vm in enumerate(named):
-            name = vm.name
-            while not name or (name in taken and not vm.name):
-                tried[vm.stem] = tried.get(vm.stem, 0) + 1
-                name = vm.stem if tried[vm.stem] == 1 else f"{vm.stem}-{tried[vm.stem]}"
-            taken.add(name)
-            named[n] = vm.model_copy(update={"name": name})
+        taken = {"" if data.get("root") is None else "root"}
+        names = names_for([vm.name for vm in named], [vm.stem for vm in named], taken)
+        named = [
+            vm.model_copy(update={"name": name}) for vm, name in zip(named, names, strict=True)
+        ]
         return {**data, "vms": tuple(named)}
 
     @staticmethod
@@ -420,6 +396,9 @@ class RunConfig(Strict):
         if not 1 <= len(machines) <= MOST_VMS:
             found = f"found {len(machines)} virtual machines"
             raise ConfigError(("vms",), f"{found}; accepted: 1 to {MOST_VMS}")
+        traces = sum(len(vm.streams) for vm in machines)
+        if traces > MOST_TRACES:
+            raise ConfigError(("vms",), f"found {traces} traces; accepted: up to {MOST_TRACES}")
         names = [vm.name for vm in machines]
         for n, vm in enumerate(self.vms):
             if names.count(vm.name) > 1:

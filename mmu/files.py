@@ -144,6 +144,32 @@ def json_text(document: dict[str, Any]) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
+def read_toml(path: str | Path, most: int) -> dict[str, Any]:
+    """Return what a TOML file of at most so many bytes holds.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, is too large, or is not TOML.
+    """
+    import tomllib  # noqa: PLC0415  the command line's start is timed
+
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise InputError(f"{str(path)!r} is no regular file; accepted: a TOML file")
+        if path.stat().st_size > most:
+            raise InputError(f"{str(path)!r} is larger than {most} bytes; accepted: a TOML file")
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {str(path)!r}: {error.strerror}") from None
+    # What tomllib says of numbers and of nesting without end is no TOMLDecodeError.
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{str(path)!r} is not TOML: {error}") from None
+
+
 def read_json(path: str | Path) -> Any:
     """Return what a JSON file holds.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmu.errors import InputError
+from mmu.files import read_toml
 from mmu.units import nearest, refusal, shown
 
 if TYPE_CHECKING:  # it imports pydantic (0.2 s), which a list of names does not need
@@ -48,22 +49,7 @@ def find(name_or_path: str) -> Path:
 def read(name_or_path: str) -> Fields:
     """Return the table of a processor as it stands in its file."""
     path = find(name_or_path)
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise InputError(f"{str(path)!r} is no regular file; accepted: a TOML file")
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise InputError(
-                f"{str(path)!r} is larger than {MOST_BYTES} bytes; accepted: a TOML file"
-            )
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {str(path)!r}: {error.strerror}") from None
-    # What tomllib says of numbers and of nesting without end is no TOMLDecodeError.
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{str(path)!r} is not TOML: {error}") from None
-    return {"name": path.stem} | fields
+    return {"name": path.stem} | read_toml(path, MOST_BYTES)
 
 
 def load_processor(name_or_path: str, overrides: list[str] | None = None) -> "Processor":
@@ -88,7 +74,8 @@ def load_processor(name_or_path: str, overrides: list[str] | None = None) -> "Pr
     An array that these settings leave with a number of sets that is not a power of two gets a
     linear index, unless its index is set as well; the processor's `source` then says so.
     """
-    from mmu.config import ConfigError, Processor  # noqa: PLC0415  imports pydantic
+    from mmu.config import Processor  # noqa: PLC0415  imports pydantic
+    from mmu.strict import ConfigError  # noqa: PLC0415
 
     try:
         processor = Processor(**read(name_or_path))

@@ -18,10 +18,12 @@ _SIZE_UNITS = {"": 0, "b": 0, "k": 10, "kib": 10, "m": 20, "mib": 20}
 _SIZE_UNITS |= {"g": 30, "gib": 30, "t": 40, "tib": 40}
 _TIME_UNITS = {"us": Fraction(1, 10**6), "ms": Fraction(1, 10**3), "s": Fraction(1)}
 _COUNT_UNITS = ("cycles", "accesses", "instructions")
+_START_UNITS = ("cycles", "accesses")
 _PAGE_SIZES = {4 << 10: "4k", 2 * MIB: "2m", 1 << 30: "1g"}
 
 SIZE_ACCEPTED = "a number with KiB, MiB, GiB or TiB (or K, M, G, T), or whole bytes, such as 4GiB"
 QUANTUM_ACCEPTED = "a number above 0 with us, ms, s, cycles, accesses or instructions, such as 50us"
+START_ACCEPTED = "0, or a number with us, ms, s, cycles or accesses, such as 5ms"
 MODES = ("tagged", "purge", "flush", "native")
 PAGES = ("4k", "2m", "auto")
 BACKINGS = ("start", "first-touch")
@@ -135,6 +137,38 @@ def parse_quantum(value: object) -> tuple[Fraction, str]:
     if number <= 0 or (unit != "s" and number.denominator != 1):
         raise refusal(value, QUANTUM_ACCEPTED)
     return number, unit
+
+
+def parse_start(value: object) -> tuple[Fraction, str]:
+    """Return number and unit of a start: cycles, accesses, or ``"s"`` of time."""
+    text = "0cycles" if str(value).strip() == "0" else value
+    match = _NUMBER.fullmatch(text) if isinstance(text, str) else None
+    unit = match[2].lower() if match else ""
+    if match is None or unit not in (*_TIME_UNITS, *_START_UNITS):
+        raise refusal(value, START_ACCEPTED, nearest(unit, _START_UNITS) if unit else "")
+    number = Fraction(match[1])
+    if unit in _TIME_UNITS:
+        return number * _TIME_UNITS[unit], "s"
+    if number.denominator != 1:
+        raise refusal(value, START_ACCEPTED)
+    return number, unit
+
+
+def parse_weights(value: object) -> tuple[int, ...]:
+    """Return the whole numbers of a list with commas."""
+    if isinstance(value, tuple):
+        return value
+    return tuple(parse_count(weight, least=1) for weight in str(value).split(","))
+
+
+def parse_starts(value: object) -> tuple[str, ...]:
+    """Return the starts of a list with commas, as texts."""
+    if isinstance(value, tuple):
+        return value
+    starts = tuple(start.strip() for start in str(value).split(","))
+    for start in starts:
+        parse_start(start)
+    return starts
 
 
 def parse_page_size(value: object) -> str:

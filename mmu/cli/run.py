@@ -169,7 +169,7 @@ def configure(traces: tuple[str, ...], mode: str, given: Mapping[str, Any]) -> "
     of_processor = [text for text in settings if text not in of_costs]
     processor = processor_of(given.get("processor", "skylake-sp"), of_processor)
     from mmu import options  # noqa: PLC0415  imports pydantic
-    from mmu.config import ConfigError  # noqa: PLC0415
+    from mmu.strict import ConfigError  # noqa: PLC0415
 
     asked = {name: given.get(name) for name in (*options.VM_OPTIONS, *options.RUN_OPTIONS)}
     asked["nested_dirty"] = not given.get("no_nested_dirty")
