@@ -10,12 +10,13 @@ from mmu.errors import InputError
 from mmu.hardware.bits import LARGE_BYTES
 from mmu.hardware.rows import Words
 from mmu.software.boot import Host
-from mmu.software.dispatcher import BLOCK, BLOCKS, LEFT, STREAM_FIELDS, Feed
+from mmu.software.turns import BLOCK, BLOCKS, LEFT, STREAM_FIELDS, Feed
 
 MOST_RECORDS = 1 << 19  # in memory at once, over all streams
 LEAST_RECORDS, LARGEST_CHUNK = 1 << 14, 1 << 17  # of one stream
 LOWER_HALF = 1 << 47
 ASLR_SPAN = 1 << 46  # bytes
+SPACES = 1 << 16  # that a trace can number
 
 
 class Trace(Protocol):
@@ -31,11 +32,13 @@ class Trace(Protocol):
         ...
 
 
-def layout_offset(seed: int | None, vm: int) -> int:
-    """Return by how many bytes address space layout randomisation moves a virtual machine."""
+def layout_offset(seed: int | None, vm: int, space: int = 0) -> int:
+    """Return by how many bytes address space layout randomisation moves a process of a machine."""
     if seed is None:
         return 0
-    steps = np.random.default_rng([seed, vm]).integers(0, ASLR_SPAN // LARGE_BYTES)
+    steps = np.random.default_rng([seed, vm, space] if space else [seed, vm]).integers(
+        0, ASLR_SPAN // LARGE_BYTES
+    )
     return int(steps) * LARGE_BYTES
 
 
@@ -47,16 +50,20 @@ def moved(address: Words, offset: int) -> Words:
 
 
 class Stream:
-    """One virtual machine's trace, and the chunk of it that is being fed."""
+    """The trace that one process replays, and the chunk of it that is being fed."""
 
-    def __init__(self, host: Host, vm: int, trace: Trace, records: int) -> None:
-        self.host, self.vm, self.trace = host, vm, trace
-        setting = host.vms[vm]
-        assert setting is not None
-        self.offset = layout_offset(setting.aslr, vm)
-        repeats = range(host.config.repeat)
-        self.accesses = trace.accesses * host.config.repeat
-        self.chunks = chain.from_iterable(trace.chunks(records) for _ in repeats)
+    def __init__(self, host: Host, number: int, trace: Trace, records: int) -> None:
+        self.host, self.number, self.trace = host, number, trace
+        self.vm, process = host.streams[number]
+        machine = host.vms[self.vm]
+        assert machine is not None
+        # Spaces of several processes are told apart; those of a trace alone are as it numbers them.
+        self.space, self.stride = process.space or 0, SPACES if machine.processes else 1
+        self.pages = process.guest_pages or machine.guest_pages
+        self.offset = layout_offset(machine.aslr, self.vm, self.space)
+        self.repeat = process.repeat or 1
+        self.accesses = trace.accesses * self.repeat
+        self.chunks = chain.from_iterable(trace.chunks(records) for _ in range(self.repeat))
         self.chunk: Any = None
         self.block = 0  # the first block of the chunk that is not fed yet
 
@@ -69,48 +76,51 @@ class Stream:
                     f"{self.trace.path}: found fewer accesses than the {self.trace.accesses} that its "
                     "metadata promise; the file is damaged: import or record it again"
                 )
-        chunk, vm, begin = self.chunk, self.vm, self.block
+        chunk, stream, begin = self.chunk, self.number, self.block
         first = chunk.first
         fits = int(np.searchsorted(first, first[begin] + feed.address.shape[1], side="right")) - 1
         end = min(fits, begin + feed.context.shape[1], len(chunk.space))
         blocks, records = slice(begin, end), slice(int(first[begin]), int(first[end]))
         n, b = records.stop - records.start, end - begin
-        feed.address[vm, :n] = moved(chunk.address[records], self.offset)
-        feed.kind[vm, :n] = chunk.kind[records]
+        feed.address[stream, :n] = moved(chunk.address[records], self.offset)
+        feed.kind[stream, :n] = chunk.kind[records]
         if self.trace.compact:
             for field in ("fetches", "reads", "writes"):
-                getattr(feed, field)[vm, :n] = getattr(chunk, field)[records]
-        feed.first[vm, : b + 1] = first[begin : end + 1] - first[begin]
+                getattr(feed, field)[stream, :n] = getattr(chunk, field)[records]
+        feed.first[stream, : b + 1] = first[begin : end + 1] - first[begin]
         for field in ("accesses", "instructions", "data"):
-            getattr(feed, field)[vm, :b] = getattr(chunk, field)[blocks]
+            getattr(feed, field)[stream, :b] = getattr(chunk, field)[blocks]
         spaces, inverse = np.unique(chunk.space[blocks], return_inverse=True)
-        contexts = [self.host.context(vm, int(space)) for space in spaces]
-        feed.context[vm, :b] = np.array(contexts, np.int64)[inverse]
-        feed.stream[vm, BLOCK], feed.stream[vm, BLOCKS] = 0, b
+        contexts = [
+            self.host.context(self.vm, self.space + self.stride * int(space), self.pages)
+            for space in spaces
+        ]
+        feed.context[stream, :b] = np.array(contexts, np.int64)[inverse]
+        feed.stream[stream, BLOCK], feed.stream[stream, BLOCKS] = 0, b
         self.block = end
 
 
-def build_feed(streams: dict[int, Stream], vms: int, records: int) -> Feed:
+def build_feed(streams: dict[int, Stream], records: int) -> Feed:
     """Return a feed with room for `records` of each stream, nothing loaded yet."""
-    compact = [bool(vm in streams and streams[vm].trace.compact) for vm in range(vms)]
+    compact = [stream.trace.compact for stream in streams.values()]
     folded = records if any(compact) else 0
     blocks = records // 64 + 16  # of a compact stream: blocks of few records
-    stream = np.zeros((vms, STREAM_FIELDS), np.int64)
-    for vm, source in streams.items():
-        stream[vm, LEFT] = source.accesses
+    count = len(streams)
+    stream = np.zeros((count, STREAM_FIELDS), np.int64)
+    stream[:, LEFT] = [source.accesses for source in streams.values()]
     return Feed(
         stream=stream,
-        address=np.zeros((vms, records), np.int64),
-        kind=np.zeros((vms, records), np.uint8),
-        fetches=np.zeros((vms, folded), np.uint16),
-        reads=np.zeros((vms, folded), np.uint16),
-        writes=np.zeros((vms, folded), np.uint16),
+        address=np.zeros((count, records), np.int64),
+        kind=np.zeros((count, records), np.uint8),
+        fetches=np.zeros((count, folded), np.uint16),
+        reads=np.zeros((count, folded), np.uint16),
+        writes=np.zeros((count, folded), np.uint16),
         compact=np.array(compact, np.int64),
-        first=np.zeros((vms, blocks + 1), np.int64),
-        context=np.zeros((vms, blocks), np.int64),
-        accesses=np.zeros((vms, blocks), np.int64),
-        instructions=np.zeros((vms, blocks), np.int64),
-        data=np.zeros((vms, blocks), np.int64),
+        first=np.zeros((count, blocks + 1), np.int64),
+        context=np.zeros((count, blocks), np.int64),
+        accesses=np.zeros((count, blocks), np.int64),
+        instructions=np.zeros((count, blocks), np.int64),
+        data=np.zeros((count, blocks), np.int64),
     )
 
 

@@ -53,6 +53,9 @@ SHARES = {
     "exits": ("exit", "switch", "hypervisor"),
 }
 CAUSES = tuple(cause for causes in SHARES.values() for cause in causes)
+# Not in CAUSES, as nothing ran: cycles before a start, of the machine that started. Only runs in
+# which somebody starts late have it.
+IDLE = "idle"
 COUNTERS = (
     "accesses", "instructions", "data_accesses", "l1_data_misses", "l1_fetch_misses", "l2_lookups",
     "walks", "dirty_walks", "fault_walks", "guest_references", "nested_references",
@@ -115,7 +118,8 @@ class Result(_Tabular):
         Hits of each cache below the L1s, per row: ``l2.4k``, ``nested.2m``, ``pde``, ... A cache
         that the processor has not got is not in it.
     cycles : dict of list of int
-        Cycles of each cause of `CAUSES`, per virtual machine.
+        Cycles of each cause of `CAUSES`, per virtual machine; and ``idle`` where one starts late,
+        cycles without anybody to run before that machine started.
     clock : int
         Cycles from the end of the warm-up to the end of the run: the sum of `cycles`.
     references : list of dict

@@ -17,21 +17,18 @@ from mmu.hardware.machine import ACCESSES, DATA_ACCESSES, EVENTS, WALKS
 from mmu.hardware.rows import Words
 from mmu.memory import Memory
 from mmu.options import configured
-from mmu.result import Comparison, Result
+from mmu.result import IDLE, Comparison, Result
 from mmu.software.boot import Host
-from mmu.software.dispatcher import (
+from mmu.software.dispatcher import FINISHED, GOING, NEEDS_BLOCKS, WARMED, dispatch
+from mmu.software.turns import (
+    AT_ACCESSES,
     CLOCK,
-    CURRENT,
     DONE_ACCESSES,
     DONE_BLOCKS,
-    FINISHED,
-    GOING,
     MODES,
-    NEEDS_BLOCKS,
+    STREAM,
     WARM,
     WARM_CLOCK,
-    WARMED,
-    dispatch,
 )
 from mmu.software.world import MAPPED
 from mmu.trace.kinds import BLOCK
@@ -54,14 +51,15 @@ class Replay:
     config : RunConfig
         The run.
     traces : sequence of Trace, optional
-        Open traces, one for each of ``config.machines``; by default the files that it names.
+        Open traces, one for each of ``config.machines``, or for each of its processes where it has
+        some; by default the files that the configuration names.
     chunk : int, optional
         Records of each trace that are kept in memory.
 
     Raises
     ------
     InputError
-        A trace cannot be read, or the warm-up leaves nothing to count.
+        A trace cannot be read, a start never comes, or the warm-up leaves nothing to count.
     OutOfMemory
         The host cannot hold the virtual machines.
     """
@@ -75,31 +73,45 @@ class Replay:
         if traces is None:
             from mmu.trace.reader import open_trace  # noqa: PLC0415  PyArrow: only if there are files
 
-            traces = [open_trace(vm.trace) for vm in config.machines]
+            named = [process.trace for vm in config.machines for process in vm.streams]
+            traces = [open_trace(path) for path in named]
         self.config = config
         self.host = Host(config)
-        running = [vm for vm, setting in enumerate(self.host.vms) if setting]
-        records = chunk or records_each(len(running))
+        records = chunk or records_each(len(self.host.streams))
         self.streams = {
-            vm: Stream(
-                self.host, vm, trace, min(records, LARGEST_CHUNK) if chunk is None else chunk
+            number: Stream(
+                self.host, number, trace, min(records, LARGEST_CHUNK) if chunk is None else chunk
             )
-            for vm, trace in zip(running, traces, strict=True)
+            for number, trace in zip(range(len(self.host.streams)), traces, strict=True)
         }
         longest = max(stream.trace.accesses for stream in self.streams.values())
-        self.feed = build_feed(self.streams, len(self.host.vms), max(BLOCK, min(records, longest)))
+        self.feed = build_feed(self.streams, max(BLOCK, min(records, longest)))
         self.total = sum(stream.accesses for stream in self.streams.values())
         if self.total >= MOST_ACCESSES:
+            found = max(stream.repeat for stream in self.streams.values())
             raise InputError(
-                f"--repeat: found {config.repeat}, {self.total} accesses in all; accepted: up to "
-                f"{MOST_ACCESSES * config.repeat // self.total}"
+                f"--repeat: found {found}, {self.total} accesses in all; accepted: up to "
+                f"{MOST_ACCESSES * found // self.total}"
             )
+        self._check_starts()
         if config.warm_up >= self.total:
             raise InputError(
                 f"--warm-up: found {config.warm_up} accesses; accepted: less than the {self.total} "
                 "of all traces together"
             )
         self.series: dict[str, list[Any]] = {"clock": [], **{name: [] for name in SERIES}}
+
+    def _check_starts(self) -> None:
+        """Refuse a start that never comes: too few accesses are made before it."""
+        starts = self.host.schedule.start[:, AT_ACCESSES].tolist()
+        for number, start in enumerate(starts):
+            made = sum(self.streams[n].accesses for n, other in enumerate(starts) if other < start)
+            if start > made:
+                name = self.host.names[self.streams[number].vm]
+                raise InputError(
+                    f"start: found {start} accesses for {name!r}; accepted: up to {made}, what is "
+                    "made by those that start before"
+                )
 
     @property
     def memory(self) -> Memory:
@@ -179,7 +191,7 @@ class Replay:
             status = dispatch(host.machine, host.world, host.schedule, feed, 0, step)
             host.check(status)
             if status == NEEDS_BLOCKS:
-                self.streams[int(self.now[CURRENT])].load(feed)
+                self.streams[int(self.now[STREAM])].load(feed)
                 continue
             if status == WARMED:
                 for values in self.series.values():
@@ -213,6 +225,8 @@ class Replay:
             booked = causes.setdefault(cause, np.zeros(vms, np.int64))
             booked += events[:vms, event] * cycles
         causes["hypervisor"] = events[vms:] @ host.schedule.cost[1]
+        if host.schedule.start.any():
+            causes[IDLE] = host.schedule.idle[0]
         return {cause: cycles.tolist() for cause, cycles in causes.items()}
 
     def _result(self, seconds: float) -> Result:

@@ -32,10 +32,22 @@ from mmu.hardware.machine import (
     Machine,
 )
 from mmu.hardware.rows import CONTEXTS
-from mmu.software.dispatcher import CURRENT, MODES, NEXT_EXIT, NOW_FIELDS, UNITS, WARM, Schedule
 from mmu.software.frames import Frames, break_regions, pools
 from mmu.software.guest import map_pages
 from mmu.software.hypervisor import open_partition
+from mmu.software.turns import (
+    AT_ACCESSES,
+    AT_CYCLES,
+    CURRENT,
+    MODES,
+    NEXT_EXIT,
+    NOW_FIELDS,
+    SLICE_FIELDS,
+    UNDECIDED,
+    UNITS,
+    WARM,
+    Schedule,
+)
 from mmu.software.world import (
     FIRST_GUEST_POOL,
     HOST_POOL,
@@ -51,6 +63,8 @@ from mmu.software.world import (
     SMALL_PAGES,
     World,
 )
+from mmu.strict import MOST_COUNT
+from mmu.turns import PagePolicy, ProcessConfig, Quantum, Start
 
 ROOT = 0  # the root partition's number; guests count from 1
 HYPERVISOR_CONTEXT = 0
@@ -67,6 +81,13 @@ class Cost(NamedTuple):
     cycles: int
 
 
+class Stream(NamedTuple):
+    """What one process replays: its virtual machine's number, and how it is set up."""
+
+    vm: int
+    setting: ProcessConfig
+
+
 class Host:
     """A booted host: the machine, its software, and who is who."""
 
@@ -75,6 +96,11 @@ class Host:
         self.native = config.mode == "native"
         self.names = ["root", *(vm.name for vm in config.vms)]
         self.vms: list[VmConfig | None] = [config.root, *config.vms]
+        self.streams = [
+            Stream(vm, process)
+            for vm, setting in enumerate(self.vms)
+            for process in (setting.streams if setting else ())
+        ]
         self.groups = processor_rows(config.processor, self._page_sizes())
         self.row_names = [row.name for group in self.groups for row in group]
         owners = len(self.vms) + 1
@@ -89,8 +115,10 @@ class Host:
 
     def _page_sizes(self) -> tuple[str, ...]:
         """Page sizes that a translation of this run can have."""
-        for vm in self.vms:
-            if vm and vm.guest_pages != "4k" and (self.native or vm.nested_pages != "4k"):
+        for number, process in self.streams:
+            vm = self.vms[number]
+            assert vm is not None
+            if process.guest_pages != "4k" and (self.native or vm.nested_pages != "4k"):
                 return ("4k", "2m")
         return ("4k",)
 
@@ -117,8 +145,8 @@ class Host:
         world = World(
             frames=frames,
             pool=np.array([*pool, RESERVE_POOL], np.int64),
-            guest_policy=self._policies("guest_pages"),
-            nested_policy=self._policies("nested_pages"),
+            guest_policy=np.full(CONTEXTS, SMALL_PAGES, np.int64),
+            nested_policy=self._nested_policies(),
             nested_root=np.full(len(vms) + 1, -1, np.int64),
             identity=np.zeros(len(vms) + 1, np.int64),
             leaf=np.array(leaf, np.int64),
@@ -145,8 +173,8 @@ class Host:
                 )  # fmt: skip
             left -= asked
 
-    def _policies(self, field: str) -> NDArray[np.int64]:
-        chosen = [POLICIES[getattr(vm, field)] if vm else SMALL_PAGES for vm in self.vms]
+    def _nested_policies(self) -> NDArray[np.int64]:
+        chosen = [POLICIES[vm.nested_pages] if vm else SMALL_PAGES for vm in self.vms]
         return np.array([*chosen, SMALL_PAGES], np.int64)
 
     def _fragment(self, frames: Frames, sizes: list[int]) -> None:
@@ -220,14 +248,24 @@ class Host:
         now = np.zeros((1, NOW_FIELDS), np.int64)
         now[0, NEXT_EXIT] = interval
         now[0, WARM] = not config.warm_up
-        now[0, CURRENT] = next(vm for vm, setting in enumerate(self.vms) if setting)
+        now[0, CURRENT] = UNDECIDED
+        owners = [vm for vm, _ in self.streams]
         return Schedule(
             now=now,
             charged=np.zeros((1, vms), np.int64),
+            idle=np.zeros((1, vms), np.int64),
             cost=cost,
             mode=MODES.index(config.mode),
             unit=UNITS.index(config.quantum.unit),
-            quantum=config.quantum.value,
+            length=np.array(
+                [config.quantum.value * (vm.weight if vm else 1) for vm in self.vms], np.int64
+            ),
+            stream=np.searchsorted(owners, np.arange(vms + 1)),
+            start=self._starts(),
+            turn=np.array([self._turn(*stream) for stream in self.streams], np.int64),
+            turn_unit=np.array([self._turn_unit(vm) for vm in range(vms)], np.int64),
+            current=np.full(vms, -1, np.int64),
+            used=np.zeros(vms, np.int64),
             exit_interval=interval,
             flush_nested=int(config.processor.flush_nested),
             warm_up=config.warm_up,
@@ -236,9 +274,31 @@ class Host:
             hypervisor=HYPERVISOR_CONTEXT,
             again=np.zeros(1, np.int64),
             again_kind=np.zeros(1, np.uint8),
+            slices=np.zeros((0, SLICE_FIELDS), np.int64),
         )
 
-    def context(self, vm: int, space: int) -> int:
+    def _turn_unit(self, vm: int) -> int:
+        turn = getattr(self.vms[vm], "turn", None)
+        return UNITS.index(turn.unit) if isinstance(turn, Quantum) else 0
+
+    def _turn(self, vm: int, process: ProcessConfig) -> int:
+        """Return how long a process may run before its guest's scheduler looks at the others."""
+        turn = getattr(self.vms[vm], "turn", None)
+        if not isinstance(turn, Quantum):
+            return MOST_COUNT  # it is alone
+        return min(turn.value * process.weight, MOST_COUNT)
+
+    def _starts(self) -> NDArray[np.int64]:
+        """Return what has to have come before each stream may run: its machine's start and its own."""
+        starts = np.zeros((len(self.streams), 2), np.int64)
+        for row, (vm, process) in zip(starts, self.streams, strict=True):
+            for begins in (getattr(self.vms[vm], "start", None), process.start):
+                if isinstance(begins, Start):
+                    field = AT_CYCLES if begins.unit == "cycles" else AT_ACCESSES
+                    row[field] = max(row[field], begins.value)
+        return starts
+
+    def context(self, vm: int, space: int, guest_pages: PagePolicy = "4k") -> int:
         """Return the context of a virtual machine's address space, interned at its first mention."""
         key = (vm, space)
         if key not in self.contexts:
@@ -250,6 +310,7 @@ class Host:
                 )
             self.machine.vm[context] = vm
             self.machine.nested[context] = self.world.nested_root[vm]
+            self.world.guest_policy[context] = POLICIES[guest_pages]
             self.contexts[key] = context
         return self.contexts[key]
 

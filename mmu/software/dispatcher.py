@@ -1,13 +1,9 @@
 """The compiled loop over slices: blocks, faults, exits, switches, and the clock.
 
 Everything that is not an access happens at the end of a block: see "blocks" in the README. One call
-runs many blocks, since a call into compiled code costs about 5 us.
+runs many blocks, since a call into compiled code costs about 5 us. Who runs next is decided in
+`turns`.
 """
-
-from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 from mmu.hardware.access import make_accesses
 from mmu.hardware.invalidate import flush, purge
@@ -35,63 +31,39 @@ from mmu.hardware.rows import Words
 from mmu.jit import at, constant, kernel, spliced
 from mmu.software.guest import map_on_touch, open_space
 from mmu.software.hypervisor import touch_guest_page
+from mmu.software.turns import (
+    BLOCK,
+    BLOCKS,
+    CLOCK,
+    CURRENT,
+    DONE_ACCESSES,
+    DONE_BLOCKS,
+    DONE_INSTRUCTIONS,
+    FLUSH,
+    LEFT,
+    NEXT_EXIT,
+    PURGE,
+    SLICE_BEGIN,
+    STREAM,
+    UNDECIDED,
+    WARM,
+    WARM_CLOCK,
+    Bytes,
+    Feed,
+    Schedule,
+    begin_stint,
+    end_stint,
+    measure,
+    next_process,
+    next_to_run,
+    slices_full,
+)
 from mmu.software.world import BROKEN, RUNAWAY, World
 
-Bytes = NDArray[np.uint8]
-Counts = NDArray[np.uint16]
-
-TAGGED, PURGE, FLUSH, NATIVE = 0, 1, 2, 3
-MODES = ("tagged", "purge", "flush", "native")
-IN_ACCESSES, IN_INSTRUCTIONS, IN_CYCLES = 0, 1, 2
-UNITS = ("accesses", "instructions", "cycles")
-
-# Fields of `Schedule.now`.
-(
-    CLOCK, NEXT_EXIT, SLICE_BEGIN, CURRENT, DONE_BLOCKS, DONE_ACCESSES, DONE_INSTRUCTIONS, WARM,
-    WARM_CLOCK, NOW_FIELDS,
-) = range(10)  # fmt: skip
-# Fields of `Feed.stream`.
-BLOCK, BLOCKS, LEFT, STREAM_FIELDS = 0, 1, 2, 3
 FIRST, ONE = constant(0), constant(1)
 MOST_DUE = 1 << 16  # exits at one block end: far more can only be without end
 # Why `dispatch` returns.
-GOING, FINISHED, NEEDS_BLOCKS, WARMED = 0, 1, 2, 3
-
-
-class Feed(NamedTuple):
-    """The part of each stream that is in memory, cut into blocks. Raw streams have no folded counts."""
-
-    stream: Words  # [vm, field] next block, blocks loaded, accesses left to the stream's end
-    address: Words  # [vm, record] bytes; of a compact record, its page's first
-    kind: Bytes  # [vm, record]
-    fetches: Counts  # [vm, record] folded accesses, by kind
-    reads: Counts
-    writes: Counts
-    compact: Words  # [vm] 1: the stream's records have folded accesses
-    first: Words  # [vm, block + 1] its first record
-    context: Words  # [vm, block]
-    accesses: Words  # [vm, block]
-    instructions: Words  # [vm, block]
-    data: Words  # [vm, block] accesses of the data side
-
-
-class Schedule(NamedTuple):
-    """Who runs when, and what it costs."""
-
-    now: Words  # [lp, field]
-    charged: Words  # [lp, vm] cycles of a virtual machine that its clock shows already
-    cost: Words  # [2, event] cycles: of a virtual machine's own events, of the hypervisor's for it
-    mode: int
-    unit: int  # of the quantum
-    quantum: int
-    exit_interval: int  # cycles from one timer exit to the next; 0: none
-    flush_nested: int  # 1: a flush drops the nested TLB too
-    warm_up: int  # accesses before counting begins
-    footprint: Words  # [vm, n] addresses that the hypervisor touches at an exit
-    footprint_kind: Bytes  # [n]
-    hypervisor: int  # its context
-    again: Words  # [1] address of a folded access that is made for real
-    again_kind: Bytes  # [1]
+GOING, FINISHED, NEEDS_BLOCKS, WARMED, SLICES_FULL = 0, 1, 2, 3, 4
 
 
 @kernel
@@ -164,11 +136,11 @@ def remake(
 
 @spliced
 def run_marked(
-    machine: Machine, world: World, schedule: Schedule, feed: Feed, vm: int, context: int,
-    begin: int, record: int, end: int,
+    machine: Machine, world: World, schedule: Schedule, feed: Feed, vm: int, stream: int,
+    context: int, begin: int, record: int, end: int,
 ) -> int:  # fmt: skip
     """Go on with a compact block after an exit; returns the first record that needs no more care."""
-    address, kinds = feed.address[vm], feed.kind[vm]
+    address, kinds = feed.address[stream], feed.kind[stream]
     data_marked, fetch_marked = True, True
     data_head = last_head(machine, kinds, begin, record, DATA_SIDE)
     fetch_head = last_head(machine, kinds, begin, record, FETCH_SIDE)
@@ -187,8 +159,8 @@ def run_marked(
             data_head, data_marked = record, False
         # The head has mended its own side, so that only the other one can still be marked, and in which
         # order the folded accesses came does not matter. A folded write finds its page dirty already.
-        fetches = feed.fetches[at(vm), at(record)]
-        reads, writes = feed.reads[at(vm), at(record)], feed.writes[at(vm), at(record)]
+        fetches = feed.fetches[at(stream), at(record)]
+        reads, writes = feed.reads[at(stream), at(record)], feed.writes[at(stream), at(record)]
         if data_marked and (reads or writes):
             kind = READ_ACCESS if reads else WRITE_ACCESS
             made = remake(machine, schedule, vm, context, address[at(data_head)], kind)
@@ -206,8 +178,8 @@ def run_marked(
 
 @spliced
 def run_block(
-    machine: Machine, world: World, schedule: Schedule, feed: Feed, vm: int, context: int,
-    begin: int, end: int,
+    machine: Machine, world: World, schedule: Schedule, feed: Feed, vm: int, stream: int,
+    context: int, begin: int, end: int,
 ) -> int:  # fmt: skip
     """Make the accesses of records begin..end-1, one block; returns 0 or a negative status.
 
@@ -215,7 +187,7 @@ def run_block(
     nothing, until an exit within the block has dropped it. From there on the first folded access of
     each side is made for real, until the side has been touched again.
     """
-    address, kinds = feed.address[vm], feed.kind[vm]
+    address, kinds = feed.address[stream], feed.kind[stream]
     record = begin
     while True:
         record = make_accesses(machine, vm, context, address, kinds, record, end)
@@ -224,8 +196,10 @@ def run_block(
         exits = service(machine, world, schedule, vm, context)
         if exits < 0:
             return exits
-        if exits and feed.compact[at(vm)]:
-            record = run_marked(machine, world, schedule, feed, vm, context, begin, record, end)
+        if exits and feed.compact[at(stream)]:
+            record = run_marked(
+                machine, world, schedule, feed, vm, stream, context, begin, record, end
+            )
             if record < 0:
                 return record
 
@@ -266,27 +240,6 @@ def timer_exits(machine: Machine, schedule: Schedule, now: Words, charged: Words
 
 
 @spliced
-def measure(schedule: Schedule, now: Words) -> int:
-    """Return what has been done so far in the quantum's unit."""
-    if schedule.unit == IN_ACCESSES:
-        return now[DONE_ACCESSES]
-    if schedule.unit == IN_INSTRUCTIONS:
-        return now[DONE_INSTRUCTIONS]
-    return now[CLOCK]
-
-
-@spliced
-def next_vm(feed: Feed, vm: int) -> int:
-    """Return the next virtual machine that has accesses left, in cyclic order from `vm`; or -1."""
-    vms = feed.stream.shape[0]
-    for step in range(1, vms + 1):
-        candidate = (vm + step) % vms
-        if feed.stream[at(candidate), LEFT] > 0:
-            return candidate
-    return -1
-
-
-@spliced
 def switch(machine: Machine, schedule: Schedule, now: Words, charged: Words, outgoing: int) -> None:
     """Change to the next virtual machine."""
     machine.events[at(outgoing), SWITCHES] += 1
@@ -297,6 +250,20 @@ def switch(machine: Machine, schedule: Schedule, now: Words, charged: Words, out
     settle(machine, schedule, now, charged, outgoing)
 
 
+@spliced
+def hand_over(
+    machine: Machine, schedule: Schedule, feed: Feed, now: Words, charged: Words, lp: int, vm: int
+) -> None:
+    """End the turn of a virtual machine (-1: the run begins), and begin that of the next."""
+    following = next_to_run(schedule, feed, now, lp, vm)
+    if 0 <= vm != following >= 0:
+        switch(machine, schedule, now, charged, vm)
+    now[CURRENT] = following
+    if following >= 0:
+        now[SLICE_BEGIN] = measure(now, schedule.unit)
+        begin_stint(schedule, feed, now, following)
+
+
 @kernel
 def dispatch(
     machine: Machine, world: World, schedule: Schedule, feed: Feed, lp: int, blocks: int
@@ -304,61 +271,69 @@ def dispatch(
     """Run up to `blocks` blocks on a logical processor.
 
     Returns GOING after that many; FINISHED when every stream has ended; NEEDS_BLOCKS when the blocks
-    in memory of the current virtual machine are used up; WARMED once, at the end of the block that
-    reaches the warm-up; or a negative status.
+    in memory of the current stream are used up; WARMED once, at the end of the block that reaches the
+    warm-up; SLICES_FULL when no other block end's slices can be recorded; or a negative status.
     """
     here, now, charged = processor(machine, lp), schedule.now[lp], schedule.charged[lp]
+    if blocks and now[CURRENT] == UNDECIDED:
+        hand_over(here, schedule, feed, now, charged, lp, -1)
     for _ in range(blocks):
-        vm = now[CURRENT]
+        vm, stream = now[CURRENT], now[STREAM]
         if vm < 0:
             return FINISHED
-        stream, events = feed.stream[vm], here.events[at(vm)]
-        block = stream[BLOCK]
-        if block == stream[BLOCKS]:
+        if slices_full(schedule, now):
+            return SLICES_FULL
+        fed, events = feed.stream[stream], here.events[at(vm)]
+        block = fed[BLOCK]
+        if block == fed[BLOCKS]:
             return NEEDS_BLOCKS
-        context = feed.context[at(vm), at(block)]
-        begin, end = feed.first[at(vm), at(block)], feed.first[at(vm), at(block + 1)]
+        context = feed.context[at(stream), at(block)]
+        begin, end = feed.first[at(stream), at(block)], feed.first[at(stream), at(block + 1)]
         if not here.root[at(context)]:
             status = open_space(here, world, context)
             if status < 0:
                 return status
-        status = run_block(here, world, schedule, feed, vm, context, begin, end)
+        before = measure(now, schedule.turn_unit[at(vm)])
+        status = run_block(here, world, schedule, feed, vm, stream, context, begin, end)
         if status < 0:
             return status
-        stream[BLOCK] += 1
-        stream[LEFT] -= feed.accesses[at(vm), at(block)]
-        events[ACCESSES] += feed.accesses[at(vm), at(block)]
-        events[INSTRUCTIONS] += feed.instructions[at(vm), at(block)]
-        events[DATA_ACCESSES] += feed.data[at(vm), at(block)]
+        fed[BLOCK] += 1
+        fed[LEFT] -= feed.accesses[at(stream), at(block)]
+        events[ACCESSES] += feed.accesses[at(stream), at(block)]
+        events[INSTRUCTIONS] += feed.instructions[at(stream), at(block)]
+        events[DATA_ACCESSES] += feed.data[at(stream), at(block)]
         now[DONE_BLOCKS] += 1
-        now[DONE_ACCESSES] += feed.accesses[at(vm), at(block)]
-        now[DONE_INSTRUCTIONS] += feed.instructions[at(vm), at(block)]
+        now[DONE_ACCESSES] += feed.accesses[at(stream), at(block)]
+        now[DONE_INSTRUCTIONS] += feed.instructions[at(stream), at(block)]
         settle(here, schedule, now, charged, vm)
         status = timer_exits(here, schedule, now, charged, vm)
         if status < 0:
             return status
         warmed = not now[WARM] and now[DONE_ACCESSES] >= schedule.warm_up
-        ended = stream[LEFT] <= 0
         if warmed:
             now[WARM] = 1
             now[WARM_CLOCK] = now[CLOCK]
-            start_counting(here, charged)
-        if ended or measure(schedule, now) - now[SLICE_BEGIN] >= schedule.quantum:
-            following = next_vm(feed, vm)
-            if following >= 0 and following != vm:
-                switch(here, schedule, now, charged, vm)
-            now[CURRENT] = following
-            now[SLICE_BEGIN] = measure(schedule, now)
+            start_counting(here, charged, schedule.idle[lp])
+        made = measure(now, schedule.turn_unit[at(vm)]) - before
+        following = next_process(schedule, feed, now, vm, stream, made)
+        over = measure(now, schedule.unit) - now[SLICE_BEGIN] >= schedule.length[at(vm)]
+        if following < 0 or over or following != stream:
+            end_stint(schedule, now, over, fed[LEFT] <= 0)
+            if following < 0 or over:
+                hand_over(here, schedule, feed, now, charged, lp, vm)
+            else:
+                begin_stint(schedule, feed, now, vm)
         if warmed:
             return WARMED
     return GOING
 
 
 @spliced
-def start_counting(machine: Machine, charged: Words) -> None:
+def start_counting(machine: Machine, charged: Words, idle: Words) -> None:
     """Zero every counter: what came before was warm-up."""
     machine.events[:] = 0
     machine.hits[:] = 0
     machine.references[:] = 0
     machine.evictions[:] = 0
     charged[:] = 0
+    idle[:] = 0

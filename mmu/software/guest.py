@@ -55,12 +55,12 @@ def map_leaf(machine: Machine, world: World, account: int, owner: int, slot: int
 
 @kernel
 def map_on_touch(machine: Machine, world: World, account: int, context: int, gva: int) -> int:
-    """Map the page of a context that holds `gva`, by the policy of its owner.
+    """Map the page of a context that holds `gva`, by the policy of the context.
 
     Returns 0 or a negative status: out of memory, or BROKEN if the page is mapped already.
     """
     owner = machine.vm[at(context)]
-    pool, policy = world.pool[at(owner)], world.guest_policy[at(owner)]
+    pool, policy = world.pool[at(owner)], world.guest_policy[at(context)]
     gpa = machine.root[at(context)]
     for level in range(LEVELS, 0, -1):
         table = touch_guest_page(machine, world, account, owner, gpa)

@@ -31,7 +31,7 @@ class World(NamedTuple):
 
     frames: Frames
     pool: Words  # [owner] where its guest-physical frames come from
-    guest_policy: Words  # [owner]
+    guest_policy: Words  # [context]
     nested_policy: Words  # [owner]
     nested_root: Words  # [owner] machine address of its nested root table; -1: native
     identity: (
