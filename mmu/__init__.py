@@ -7,15 +7,18 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmu.config import Costs, Processor, Quantum, RunConfig, VmConfig
+    from mmu.config import Costs, Processor, RunConfig, VmConfig
     from mmu.errors import InputError, MmuError, OutOfMemory
     from mmu.hardware.outcome import Outcome
     from mmu.memory import Memory
     from mmu.processors import load_processor
     from mmu.result import Comparison, Result
     from mmu.run import Replay, compare, replay
+    from mmu.schedule import load_schedule
+    from mmu.slices import Slices, record_slices
     from mmu.trace.reader import open_trace
     from mmu.translation import Ept, Step, Translation, translate
+    from mmu.turns import ProcessConfig, Quantum, Start
 
 __all__ = [
     "Comparison",
@@ -26,31 +29,39 @@ __all__ = [
     "MmuError",
     "OutOfMemory",
     "Outcome",
+    "ProcessConfig",
     "Processor",
     "Quantum",
     "Replay",
     "Result",
     "RunConfig",
+    "Slices",
+    "Start",
     "Step",
     "Translation",
     "VmConfig",
     "compare",
     "load_processor",
+    "load_schedule",
     "open_trace",
+    "record_slices",
     "replay",
     "translate",
 ]
 
 _HOMES = {
-    "mmu.config": ("Costs", "Processor", "Quantum", "RunConfig", "VmConfig"),
+    "mmu.config": ("Costs", "Processor", "RunConfig", "VmConfig"),
     "mmu.errors": ("InputError", "MmuError", "OutOfMemory"),
     "mmu.hardware.outcome": ("Outcome",),
     "mmu.memory": ("Memory",),
     "mmu.processors": ("load_processor",),
     "mmu.result": ("Comparison", "Result"),
     "mmu.run": ("Replay", "compare", "replay"),
+    "mmu.schedule": ("load_schedule",),
+    "mmu.slices": ("Slices", "record_slices"),
     "mmu.trace.reader": ("open_trace",),
     "mmu.translation": ("Ept", "Step", "Translation", "translate"),
+    "mmu.turns": ("ProcessConfig", "Quantum", "Start"),
 }
 
 
