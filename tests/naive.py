@@ -624,13 +624,30 @@ Access = tuple[int, int, int, int]  # space, thread, address, kind
 
 
 @dataclass
-class VmSettings:
+class ProcessSettings:
+    """A trace of a vm that has several; space s of it is the vm's space + 65536 s."""
+
     trace: Sequence[Access]
+    space: int = 0
+    weight: int = 1
+    repeat: int | None = None  # None: as the vm
+    start: tuple[int, int] = (0, 0)  # may run from so many cycles on, and so many accesses
+    guest_pages: str = "4k"  # the same for all of a space
+
+
+@dataclass
+class VmSettings:
+    trace: Sequence[Access] = ()
     memory: int = 64 << 20  # bytes
     guest_pages: str = "4k"
     nested_pages: str = "auto"
     broken: Sequence[tuple[int, int]] = ()  # region, frame in it that is taken from the start
     base_frame: int | None = None  # native mode: first machine frame; None: after the one before
+    weight: int = 1
+    repeat: int | None = None  # None: as the run
+    start: tuple[int, int] = (0, 0)  # cycles, accesses
+    processes: Sequence[ProcessSettings] = ()  # instead of a trace
+    turn: tuple[int, str] = (1, "accesses")  # of a process, times its weight
 
 
 @dataclass
@@ -662,6 +679,18 @@ def blocks(trace: Iterable[Access]) -> list[list[Access]]:
             result.append([])
         result[-1].append(access)
     return result
+
+
+class Process:
+    """What is left of a trace, and where it stands in its guest's round."""
+
+    def __init__(self, its: ProcessSettings, vm: VmSettings, repeat: int, stride: int) -> None:
+        self.left = repeat * blocks(its.trace)
+        self.stride = stride
+        self.space, self.weight = its.space, its.weight
+        self.has_fetches = any(side_of(kind) for _, _, _, kind in its.trace)
+        self.not_before_cycle = max(its.start[0], vm.start[0])
+        self.not_before_access = max(its.start[1], vm.start[1])
 
 
 class Replay:
@@ -696,16 +725,27 @@ class Replay:
         for vm in self.vm:
             self.new_vm(vm)
 
-        self.blocks = {vm: blocks(its.trace) for vm, its in self.vm.items()}
-        self.has_fetches = {
-            vm: any(side_of(kind) for _, _, _, kind in its.trace) for vm, its in self.vm.items()
-        }
-        self.left = {vm: settings.repeat * its for vm, its in self.blocks.items()}
+        self.processes = {vm: self.new_processes(its) for vm, its in self.vm.items()}
+        self.chosen: dict[int, Process] = {}  # {vm: who runs in it, or did last}
+        self.used = dict.fromkeys(self.vm, 0)  # {vm: how much of that one's turn}
+        self.slices: list[tuple[int, int, int, int, int, str]] = []
         self.done = {"accesses": 0, "instructions": 0}  # of all vms, warm-up included
         self.next_exit = settings.exit_interval
         self.warm = settings.warm_up == 0
 
     # -- setting up
+
+    def new_processes(self, its: VmSettings) -> list[Process]:
+        repeat = its.repeat or self.settings.repeat
+        if not its.processes:
+            return [Process(ProcessSettings(its.trace), its, repeat, 1)]
+        return [Process(each, its, each.repeat or repeat, 65536) for each in its.processes]
+
+    def pages_of(self, vm: int, space: int) -> str:
+        """Return the guest's policy in a space, the same for all processes in it."""
+        its = self.vm[vm]
+        found = [each.guest_pages for each in its.processes if each.space == space % 65536]
+        return found[0] if found else its.guest_pages
 
     def new_hypervisor(self) -> Tables:
         """Map what exits touch: code that all vms share, data of each vm."""
@@ -763,7 +803,7 @@ class Replay:
             has_large=lambda: vm == 0 or self.host.has_large(),
         )
 
-    def new_space(self, vm: int) -> Tables:
+    def new_space(self, vm: int, space: int) -> Tables:
         def take(size: int) -> int:
             gpa = self.pools[vm].page(size)
             if not self.native and self.settings.backing == "start":
@@ -784,7 +824,7 @@ class Replay:
         bits = PRESENT | WRITABLE | USER
         return Tables(
             self.memory,
-            self.vm[vm].guest_pages,
+            self.pages_of(vm, space),
             link=bits,
             leaf=bits,
             take_table=lambda: take(K4),
@@ -798,7 +838,7 @@ class Replay:
     def access(self, vm: int, space: int, gva: int, kind: int) -> int:
         """Access until no fault is left; return the machine address."""
         if (vm, space) not in self.guest:  # a space gets its root table when it runs first
-            self.guest[vm, space] = self.new_space(vm)
+            self.guest[vm, space] = self.new_space(vm, space)
             self.machine.roots[vm, space] = self.guest[vm, space].root
         while True:
             try:
@@ -841,41 +881,112 @@ class Replay:
     # -- blocks, slices, switches
 
     def run(self) -> dict[str, object]:
-        vm = self.next_vm(-1)
+        vm = self.choose(-1)
         while vm is not None:
             self.slice(vm)
-            successor = self.next_vm(vm)
+            successor = self.choose(vm)
             if successor not in (None, vm):
                 self.switch_from(vm)
             vm = successor
         return self.result()
 
+    def can_run(self, process: Process) -> bool:
+        return (
+            bool(process.left)
+            and self.counters.clock >= process.not_before_cycle
+            and self.done["accesses"] >= process.not_before_access
+        )
+
+    def choose(self, vm: int) -> int | None:
+        """Return the vm after this one that can run; if there is none, idle until there is."""
+        found = self.next_vm(vm)
+        if found is not None:
+            return found
+        wakes = [
+            process.not_before_cycle
+            for processes in self.processes.values()
+            for process in processes
+            if process.left and process.not_before_access <= self.done["accesses"]
+        ]
+        if not wakes:
+            return None
+        begin, end = self.counters.clock, min(wakes)
+        self.slices.append((-1, -1, begin, end, 0, "idle"))
+        self.counters.clock = end
+        self.next_exit += end - begin  # the timer ticks for a vm that runs
+        found = self.next_vm(vm)
+        self.counters.cycles[found]["idle"] += end - begin
+        return found
+
     def next_vm(self, vm: int) -> int | None:
-        """Return the vm after this one, in cyclic order, that has something left to run."""
+        """Return the vm after this one, in cyclic order, in which somebody can run."""
         order = [n for n in self.vm if n > vm] + [n for n in self.vm if n <= vm]
-        return next((n for n in order if self.left[n]), None)
+        return next((n for n in order if any(map(self.can_run, self.processes[n]))), None)
+
+    def next_process(self, vm: int) -> Process | None:
+        """Return the process after the chosen one, in cyclic order, that can run."""
+        processes = self.processes[vm]
+        after = processes.index(self.chosen[vm]) + 1 if vm in self.chosen else 0
+        order = processes[after:] + processes[:after]
+        return next(filter(self.can_run, order), None)
 
     def slice(self, vm: int) -> None:
-        """Run blocks until the quantum is reached or the vm is finished."""
+        """Run blocks until the vm's turn is over or nobody in it can run."""
         length, unit = self.settings.quantum
+        length *= self.vm[vm].weight
         begin = self.now(unit)
-        while self.left[vm]:
-            self.run_block(vm, self.left[vm].pop(0))
-            self.timer_exits(vm)
-            if not self.warm and self.done["accesses"] >= self.settings.warm_up:
-                self.warm = True
-                self.counters.zero()
-            if self.now(unit) - begin >= length:
+        if vm not in self.chosen or not self.can_run(self.chosen[vm]):
+            self.chosen[vm] = self.next_process(vm)
+        since = self.counters.clock, self.done["accesses"]
+        while True:
+            process = self.chosen[vm]
+            self.step(vm, process)
+            over = self.now(unit) - begin >= length
+            successor = self.go_on(vm, process)
+            if over or successor is not process:
+                why = "quantum" if over else "turn"
+                self.record(vm, process, since, why if process.left else "end")
+                since = self.counters.clock, self.done["accesses"]
+            if over or successor is None:
                 return
+
+    def step(self, vm: int, process: Process) -> None:
+        """Run a block of a process, and take it off its turn."""
+        unit = self.vm[vm].turn[1]
+        before = self.now(unit)
+        self.run_block(vm, process)
+        self.timer_exits(vm)
+        self.used[vm] += self.now(unit) - before
+        if not self.warm and self.done["accesses"] >= self.settings.warm_up:
+            self.warm = True
+            self.counters.zero()
+
+    def go_on(self, vm: int, process: Process) -> Process | None:
+        """Return who is next in the vm, this one if its turn is not over; None if nobody can."""
+        alone = not self.vm[vm].processes
+        if process.left and (alone or self.used[vm] < self.vm[vm].turn[0] * process.weight):
+            return process
+        self.used[vm] = 0
+        successor = self.next_process(vm)
+        if successor is not None:
+            self.chosen[vm] = successor
+        return successor
+
+    def record(self, vm: int, process: Process, since: tuple[int, int], why: str) -> None:
+        clock, accesses = since
+        made = self.done["accesses"] - accesses
+        number = self.processes[vm].index(process)
+        self.slices.append((vm, number, clock, self.counters.clock, made, why))
 
     def now(self, unit: str) -> int:
         return self.counters.clock if unit == "cycles" else self.done[unit]
 
-    def run_block(self, vm: int, block: list[Access]) -> None:
+    def run_block(self, vm: int, process: Process) -> None:
+        block = process.left.pop(0)
         for space, _, gva, kind in block:
-            self.access(vm, space, gva, kind)
+            self.access(vm, process.space + process.stride * space, gva, kind)
         instructions = len(block)
-        if self.has_fetches[vm]:
+        if process.has_fetches:
             instructions = sum(side_of(kind) for _, _, _, kind in block)
         self.counters.add(vm, "ACCESS", len(block))
         self.counters.add(vm, "INSTRUCTION", instructions)
@@ -908,6 +1019,7 @@ class Replay:
             "evictions": counters.evictions,  # [by][of]; the last one is the hypervisor
             "cycles": [dict(vm) for vm in counters.cycles],  # [vm][cause]
             "clock": counters.clock,  # warm-up included
+            "slices": self.slices,  # (vm, process, begin, end, accesses, why); vm -1: idle
             "memory": self.memory,  # {machine address: word}
             "roots": self.machine.roots,  # {context: address of its root table}
             "nested_roots": self.machine.nested_roots,  # {vm: machine address}

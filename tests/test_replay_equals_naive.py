@@ -14,6 +14,7 @@ from mmu.config import RunConfig
 from mmu.hardware.rows import EMPTY, NESTED
 from mmu.run import Replay
 from mmu.software.frames import FREE, TAKEN
+from mmu.software.turns import REASONS, SLICE_FIELDS, SLICES
 from mmu.software.world import FIRST_GUEST_POOL, HOST_POOL
 
 MIB = 1 << 20
@@ -113,22 +114,81 @@ def traces(draw):
 
 
 @st.composite
-def runs(draw):
-    """A whole run: the configuration, and the accesses of each machine."""
-    vms = draw(st.integers(1, 3))
+def starts(draw):
+    unit = draw(st.sampled_from(["cycles", "cycles", "accesses"]))
+    return {"value": draw(st.sampled_from([0, 0, 1, 5000, 200_000, 3_000_000])), "unit": unit}
+
+
+@st.composite
+def scheduled(draw, policies):
+    """What a schedule says of a machine: weights, starts, repeats, processes of several spaces."""
+    turns = {"weight": draw(st.integers(1, 3)), "start": draw(starts())}
+    turns["repeat"] = draw(st.sampled_from([None, 1, 2]))
+    if draw(st.booleans()):
+        return turns
+    pages = [draw(st.sampled_from(policies)) for _ in range(3)]
+    turns["turn"] = {
+        "value": draw(st.sampled_from([1, 4097, 9000, 10**5])),
+        "unit": draw(st.sampled_from(["accesses", "instructions", "cycles"])),
+    }
+    turns["processes"] = []
+    for n in range(draw(st.integers(1, 3))):
+        space = draw(st.integers(0, 2))
+        turns["processes"].append(
+            {
+                "trace": f"process{n}", "space": space, "guest_pages": pages[space],
+                "weight": draw(st.integers(1, 3)), "start": draw(starts()),
+                "repeat": draw(st.sampled_from([None, None, 2])),
+            }
+        )  # fmt: skip
+    return turns
+
+
+def streams_of(config):
+    """Return the machine and the process of each trace, in their order."""
+    return [(vm, process) for vm in config.machines for process in vm.streams]
+
+
+def first_accesses(vm, process):
+    """Return how many accesses have to be made before a process may run."""
+    return max(s.value if s.unit == "accesses" else 0 for s in (vm.start, process.start))
+
+
+def come_all(config, accesses):
+    """Tell whether enough accesses are made before each start that waits for them."""
+    streams = streams_of(config)
+    waits = [first_accesses(vm, process) for vm, process in streams]
+    made = [
+        len(trace) * (process.repeat or vm.repeat)
+        for (vm, process), trace in zip(streams, accesses, strict=True)
+    ]
+    return all(
+        wait <= sum(n for n, other in zip(made, waits, strict=True) if other < wait)
+        for wait in waits
+        if wait
+    )
+
+
+@st.composite
+def runs(draw, with_schedule=None):
+    """A whole run: the configuration, and the accesses of each process."""
+    with_schedule = draw(st.booleans()) if with_schedule is None else with_schedule
+    vms = draw(st.integers(1, 2 if with_schedule else 3))
     with_root = draw(st.integers(0, 3)) == 0
     fragmentation = draw(st.sampled_from([0.0, 0.5, 1.0]))
 
     def vm(name):
         # 2m refuses to go on without whole regions, so it comes without fragmentation.
         policies = ["4k", "auto"] if fragmentation else ["4k", "2m", "auto"]
-        return {
-            "trace": name,
+        machine = {
+            "name": name,
             "memory": 256 * MIB,
             "guest_pages": draw(st.sampled_from(policies)),
             "nested_pages": draw(st.sampled_from(policies)),
             "fragmentation": fragmentation,
         }
+        machine |= draw(scheduled(policies)) if with_schedule else {}
+        return machine if "processes" in machine else machine | {"trace": name}
 
     unit = draw(st.sampled_from(["accesses", "instructions", "cycles"]))
     config = {
@@ -152,10 +212,20 @@ def runs(draw):
         "nested_dirty": draw(st.booleans()),
         "backing": draw(st.sampled_from(["start", "first-touch"])),
     }
-    accesses = [draw(traces()) for _ in range(vms + with_root)]
+    streams = streams_of(RunConfig(**config))
+    accesses = [draw(traces()) for _ in streams]
     # Counting begins at the end of a block, and something has to be left to count.
-    if config["warm_up"] + 4096 >= sum(map(len, accesses)) * config["repeat"]:
+    made = sum(
+        len(trace) * (process.repeat or vm.repeat)
+        for (vm, process), trace in zip(streams, accesses, strict=True)
+    )
+    if config["warm_up"] + 4096 >= made:
         config["warm_up"] = 0
+    if not come_all(RunConfig(**config), accesses):
+        for machine in [*config["vms"], config["root"] or {}]:
+            for table in (machine, *machine.get("processes", ())):
+                if "start" in table:
+                    table["start"]["unit"] = "cycles"
     return RunConfig(**config), accesses
 
 
@@ -183,19 +253,37 @@ def taken(replay, pool):
     return [(int(place) // 512, int(place) % 512) for place in places]
 
 
+def both(start):
+    """Return a start as cycles and accesses that have to have come."""
+    return (start.value, 0) if start.unit == "cycles" else (0, start.value)
+
+
 def naive_run(config, accesses, replay) -> dict[str, Any]:
     latency, costs = config.processor.latencies, config.costs
     vm_settings = []
     machines = [(0, config.root)] * bool(config.root) + list(enumerate(config.vms, start=1))
-    for (number, vm), trace in zip(machines, accesses, strict=True):
+    left = iter(accesses)
+    for number, vm in machines:
         broken = taken(replay, FIRST_GUEST_POOL + number)
+        processes = [
+            naive.ProcessSettings(
+                trace=next(left), space=process.space, weight=process.weight,
+                repeat=process.repeat, start=both(process.start), guest_pages=process.guest_pages,
+            )
+            for process in vm.processes
+        ]  # fmt: skip
         vm_settings.append(
             naive.VmSettings(
-                trace=trace,
+                trace=() if processes else next(left),
                 memory=vm.memory,
                 guest_pages=vm.guest_pages,
                 nested_pages=vm.nested_pages,
                 broken=broken,
+                weight=vm.weight,
+                repeat=vm.repeat,
+                start=both(vm.start),
+                processes=processes,
+                turn=(vm.turn.value, vm.turn.unit) if vm.turn else (1, "accesses"),
             )
         )
     interval = 0
@@ -247,9 +335,21 @@ def hits_by_row(counter):
     return result
 
 
-def replayed(config, accesses, compact, chunk=1 << 16):
+def replayed(config, accesses, compact, chunk=1 << 16, slices=0):
     replay = Replay(config, [MemoryTrace(a, compact) for a in accesses], chunk=chunk)
+    room = np.zeros((slices, SLICE_FIELDS), np.int64)
+    replay.host.schedule = replay.host.schedule._replace(slices=room)
     return replay, replay.run()
+
+
+def recorded(replay):
+    """What was recorded of who ran when, as the naive twin says it."""
+    host = replay.host
+    rows = []
+    for vm, stream, begin, end, made, why in host.schedule.slices[: replay.now[SLICES]].tolist():
+        place = stream - [owner for owner, _ in host.streams].index(vm) if vm >= 0 else -1
+        rows.append((vm, place, begin, end, made, REASONS[why]))
+    return rows
 
 
 def without_time(result):
@@ -259,7 +359,7 @@ def without_time(result):
 def compare_with_naive(config, accesses):
     fresh = Replay(config, [MemoryTrace(a) for a in accesses])
     expected = naive_run(config, accesses, fresh)
-    replay, result = replayed(config, accesses, compact=False)
+    replay, result = replayed(config, accesses, compact=False, slices=10_000)
     vms = len(config.machines)
     numbers = ([0] if config.root else []) + list(range(1, len(config.vms) + 1))
     rows = numbers + [len(config.vms) + 1 + n for n in numbers]
@@ -278,6 +378,7 @@ def compare_with_naive(config, accesses):
     owners = [*numbers, len(config.vms) + 1]
     assert result.evictions == [[expected["evictions"][a][b] for b in owners] for a in owners]
     assert int(replay.now[0]) == expected["clock"]
+    assert recorded(replay) == expected["slices"]
     assert result.clock == sum(map(sum, result.cycles.values()))
     words_of_guests(replay, expected)
     entries_lead_where_tables_do(replay)
