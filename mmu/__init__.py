@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from mmu.result import Comparison, Result
     from mmu.run import Replay, compare, replay
     from mmu.schedule import load_schedule
-    from mmu.slices import Slices, record_slices
+    from mmu.slices import Slices
     from mmu.trace.reader import open_trace
     from mmu.translation import Ept, Step, Translation, translate
     from mmu.turns import ProcessConfig, Quantum, Start
+    from mmu.watch import record_slices
 
 __all__ = [
     "Comparison",
@@ -58,10 +59,11 @@ _HOMES = {
     "mmu.result": ("Comparison", "Result"),
     "mmu.run": ("Replay", "compare", "replay"),
     "mmu.schedule": ("load_schedule",),
-    "mmu.slices": ("Slices", "record_slices"),
+    "mmu.slices": ("Slices",),
     "mmu.trace.reader": ("open_trace",),
     "mmu.translation": ("Ept", "Step", "Translation", "translate"),
     "mmu.turns": ("ProcessConfig", "Quantum", "Start"),
+    "mmu.watch": ("record_slices",),
 }
 
 
