@@ -99,7 +99,7 @@ def test_every_option_reaches_the_configuration(capsys, folder, engine):
     run = engine.config
     own = {
         "memory": 1 << 30, "guest_pages": "2m", "nested_pages": "4k", "fragmentation": 0.5,
-        "aslr": 7,
+        "aslr": 7, "repeat": 3,
     }  # fmt: skip
     assert run.vms == (
         VmConfig(trace="web.parquet", name="web", **own),
@@ -127,7 +127,7 @@ def test_the_defaults_in_the_help_are_those_of_the_configuration():
     run["quantum"] = "50us"
     assert RunConfig.model_fields["quantum"].default == "50us"
     for flag, kind, default, _ in run_cli.MACHINE_OPTIONS:
-        if flag not in ("--reserve", "--aslr"):
+        if default and flag != "--reserve":
             field = flag[2:].replace("-", "_")
             assert kind.parse(default) == kind.parse(run[field]), flag
     assert run["reserve"] == run["host_memory"] // 64

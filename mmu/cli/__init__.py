@@ -13,7 +13,7 @@ from contextlib import suppress
 import click
 
 from mmu import units
-from mmu.cli import processors, run, trace
+from mmu.cli import processors, run, schedule, trace
 from mmu.cli.arguments import Nearest
 from mmu.errors import MmuError
 
@@ -33,7 +33,14 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for command in (run.compare, run.replay, run.demo, trace.trace, processors.group):
+for command in (
+    run.compare,
+    run.replay,
+    run.demo,
+    trace.trace,
+    schedule.schedule,
+    processors.group,
+):
     cli.add_command(command)
 
 

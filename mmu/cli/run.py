@@ -19,6 +19,8 @@ from mmu.cli.arguments import (
     QUANTUM,
     SHARE,
     SIZE,
+    STARTS,
+    WEIGHTS,
     Command,
     Parsed,
     output_options,
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
 DEMO = {"quantum": "50us", "exits_per_second": 20_000}
 # Where a field of the configuration comes from on the command line, if not from its own name.
 RUN_OPTIONS = {"memory": "--host-memory", "vms": "TRACES", "costs": "--set costs"}
-VM_OPTIONS = {"trace": "TRACES"}
+VM_OPTIONS = {"trace": "TRACES", "weight": "--weights", "start": "--starts"}
+NOTHING_TO_RUN = "TRACES: found nothing; accepted: TRACES..., or --schedule FILE"
 
 # (flag, type, default that the configuration has, help). A flag not given is not passed on.
 MACHINE_OPTIONS: list[tuple[str, Parsed, str | None, str]] = [
@@ -50,6 +53,8 @@ MACHINE_OPTIONS: list[tuple[str, Parsed, str | None, str]] = [
     ("--aslr", COUNT, None, "Seed that moves each machine's layout, else all are as recorded."),
     ("--seed", COUNT, "0", "Seed of everything else that is random."),
     ("--quantum", QUANTUM, "50us", "A turn: us, ms, s, cycles, accesses or instructions."),
+    ("--weights", WEIGHTS, None, "Quanta that a turn of each machine lasts, in order."),
+    ("--starts", STARTS, None, "When each may run first: 0, us, ms, s, cycles or accesses."),
     ("--exits-per-second", COUNT, "0", "Exits to the hypervisor inside a turn."),
     ("--exit-code-pages", COUNT, "8", "Pages that the hypervisor fetches from at an exit."),
     ("--exit-data-pages", COUNT, "8", "Pages that it reads and writes, for each machine its own."),
@@ -60,10 +65,19 @@ MACHINE_OPTIONS: list[tuple[str, Parsed, str | None, str]] = [
 
 def run_options(command: Command) -> Command:
     """Add what `compare` and `replay` have in common."""
+    return machine_options(output_options(command))
+
+
+def machine_options(command: Command) -> Command:
+    """Add what says what is to be run."""
     options = [
         click.option(
-            "--processor", type=PROCESSOR, default="skylake-sp", show_default=True,
-            help="A name that 'mmu processors' lists, or a TOML file.",
+            "--schedule", metavar="FILE",
+            help="What to run, in TOML, instead of TRACES; options replace what it says.",
+        ),
+        click.option(
+            "--processor", type=PROCESSOR, metavar="NAME",
+            help="A name that 'mmu processors' lists, or a TOML file.  [default: skylake-sp]",
         ),
         click.option(
             "--set", "settings", multiple=True, metavar="FIELD=VALUE",
@@ -82,14 +96,13 @@ def run_options(command: Command) -> Command:
         ),
         click.option("--root", metavar="TRACE", help="Trace of the root partition."),
     ]  # fmt: skip
-    command = output_options(command)
     for option in reversed(options):
         command = option(command)
     return command
 
 
 @click.command()
-@click.argument("traces", nargs=-1, required=True)
+@click.argument("traces", nargs=-1, metavar="TRACES...")
 @click.option(
     "--modes", type=MODES, default=",".join(units.MODES), show_default=True,
     help="Modes to compare, in this order.",
@@ -105,13 +118,12 @@ def compare(traces: tuple[str, ...], modes: tuple[str, ...], **given: Any) -> No
 
 
 @click.command()
-@click.argument("traces", nargs=-1, required=True)
-@click.option("--mode", type=MODE, default="tagged", show_default=True, help="As in compare.")
+@click.argument("traces", nargs=-1, metavar="TRACES...")
+@click.option("--mode", type=MODE, help="As in compare.  [default: tagged]")
 @run_options
-def replay(traces: tuple[str, ...], mode: str, **given: Any) -> None:
+def replay(traces: tuple[str, ...], mode: str | None, **given: Any) -> None:
     """Replay TRACES as virtual machines of one processor in one mode, with everything counted."""
-    outputs = check_outputs(given, traces)
-    config = configure(traces, mode, given)
+    config, outputs = prepare(traces, mode, given)
     with progress_bar(given["quiet"]) as progress:
         from mmu.run import replay_config  # noqa: PLC0415  compiles
 
@@ -130,8 +142,7 @@ def demo(folder: str | None, **given: Any) -> None:
 
 
 def _compare(traces: tuple[str, ...], modes: tuple[str, ...], given: dict[str, Any]) -> None:
-    outputs = check_outputs(given, traces)
-    config = configure(traces, modes[0], given)
+    config, outputs = prepare(traces, modes[0], given)
     with progress_bar(given["quiet"]) as progress:
         from mmu.run import compare_config  # noqa: PLC0415  compiles
 
@@ -157,30 +168,51 @@ def demo_traces(folder: str | None) -> list[Path]:
     raise InputError(f"FOLDER: found no trace in {str(places[0])!r}; accepted: {accepted}")
 
 
-def configure(traces: tuple[str, ...], mode: str, given: Mapping[str, Any]) -> "RunConfig":
+def prepare(
+    traces: tuple[str, ...], mode: str | None, given: Mapping[str, Any]
+) -> tuple["RunConfig", dict[str, str]]:
+    """Return the run that is asked for, and the files to write, none of which the run reads."""
+    schedule = given.get("schedule")
+    if not traces and not schedule:
+        raise InputError(NOTHING_TO_RUN)
+    outputs = check_outputs(given, (*traces, schedule) if schedule else traces)
+    config = configure(traces, mode, given)
+    if schedule:
+        named = [process.trace for vm in config.machines for process in vm.streams]
+        check_outputs(given, (schedule, *named))
+    return config, outputs
+
+
+def configure(traces: tuple[str, ...], mode: str | None, given: Mapping[str, Any]) -> "RunConfig":
     """Return the run that the command line asks for; an error names the option to change."""
     root = given.get("root")
     for path in traces:
         check_trace(path, "TRACES")
     if root:
         check_trace(root, "--root")
-    settings = given.get("settings", ())
-    of_costs = [text for text in settings if text.strip().startswith("costs.")]
-    of_processor = [text for text in settings if text not in of_costs]
-    processor = processor_of(given.get("processor", "skylake-sp"), of_processor)
     from mmu import options  # noqa: PLC0415  imports pydantic
     from mmu.strict import ConfigError  # noqa: PLC0415
 
-    asked = {name: given.get(name) for name in (*options.VM_OPTIONS, *options.RUN_OPTIONS)}
-    asked["nested_dirty"] = not given.get("no_nested_dirty")
+    names = (*options.VM_OPTIONS, *options.LIST_OPTIONS, *options.RUN_OPTIONS)
+    asked: dict[str, Any] = {name: given.get(name) for name in names}
+    asked["nested_dirty"] = False if given.get("no_nested_dirty") else None
+    asked |= {"mode": mode, "root": root or None}
+    settings, processor = given.get("settings", ()), given.get("processor")
+    if given.get("schedule"):
+        asked |= {"schedule": given["schedule"], "processor": processor, "settings": settings}
+        return options.configured(traces, **asked)
+    of_costs = [text for text in settings if text.strip().startswith("costs.")]
+    of_processor = [text for text in settings if text not in of_costs]
+    model = processor_of(processor or "skylake-sp", of_processor)
     try:
-        return options.configured(
-            traces, mode=mode, processor=processor, settings=of_costs, root=root or None, **asked
-        )
+        return options.configured(traces, processor=model, settings=of_costs, **asked)
     except ConfigError as error:
         raise InputError(f"{option_of(error.path)}: {error.text}") from None
     except InputError as error:
-        raise InputError(f"--set costs: {error}") from None
+        text = str(error)
+        if text.startswith(tuple(options.LIST_OPTIONS)):
+            raise InputError(f"--{text}") from None
+        raise InputError(f"--set costs: {text}") from None
 
 
 def option_of(path: tuple[str | int, ...]) -> str:
