@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 WIDTH = 100
 LEAST_CELLS = 20  # of the drawing, however narrow the terminal is
-LONGEST_NAME = 28
+LONGEST_NAME, SHORTEST_NAME = 28, 10
+TABLE = 62  # columns of the table beside the names
 NOBODY = "(idle)"
 # How much of a cell's time a row ran: from nothing to all of it.
 SHADES, ASCII_SHADES = " ░▒▓█", " .:=#"
@@ -36,7 +37,8 @@ def lines(slices: Slices, width: int = WIDTH, unicode: bool = True) -> list[str]
         Shade with block elements, else with ASCII.
     """
     rows = seen(slices)
-    names = [_cut(label(row), LONGEST_NAME) for row in rows]
+    longest = max(SHORTEST_NAME, min(LONGEST_NAME, width - TABLE))
+    names = [_cut(label(row), longest) for row in rows]
     margin = max(map(len, names), default=0) + 2
     cells = max(width - margin, LEAST_CELLS)
     begin, end = span(slices)
@@ -49,7 +51,8 @@ def lines(slices: Slices, width: int = WIDTH, unicode: bool = True) -> list[str]
     cell = time_text((end - begin) / cells, slices.frequency_hz)
     parts = " ".join(reversed(shades[1:-1]))
     legend = f"A column is {cell}: {shades[-1]} ran all of it, {parts} less and less."
-    return [*text, "", legend, "", *table_lines(slices, rows), *notes(slices)]
+    table = [_cut(line, max(width, LEAST_CELLS)) for line in table_lines(slices, rows, names)]
+    return [*text, "", legend, "", *table, *notes(slices)]
 
 
 def heading(slices: Slices) -> str:
@@ -122,7 +125,7 @@ def axis(slices: Slices, cells: int) -> list[str]:
     """Return two lines under a drawing: ticks, and the times that they stand for."""
     begin, end = span(slices)
     hertz = slices.frequency_hz
-    step = nice((end - begin) / hertz * 14 / cells) * hertz  # cycles; labels need some 12 columns
+    step = nice((end - begin) / hertz * 10 / cells) * hertz  # cycles; a label takes up to 8
     marks, labels = ["-"] * cells, [" "] * (cells + 12)
     tick = -(-begin // step) * step if step >= 1 else begin
     free = 0
@@ -152,19 +155,19 @@ def time_text(cycles: float, frequency_hz: int) -> str:
     return f"{seconds / size:.4g} {name}" if seconds else "0"
 
 
-def table_lines(slices: Slices, rows: list[Row]) -> list[str]:
+def table_lines(slices: Slices, rows: list[Row], names: list[str]) -> list[str]:
     """Return what each row did, as a table."""
     begin, end = span(slices)
     head = ["", "slices", "time", "share", "accesses", "ended by"]
     body = []
-    for row in rows:
+    for row, name in zip(rows, names, strict=True):
         ran = of(slices, row)
         cycles = sum(each.end - each.begin for each in ran)
         why = Counter(each.why for each in ran)
         ends = ", ".join(f"{reason} {count}" for reason, count in why.most_common())
         body.append(
             [
-                _cut(label(row), LONGEST_NAME),
+                name,
                 f"{len(ran):,}",
                 time_text(cycles, slices.frequency_hz),
                 f"{100 * cycles / (end - begin):.1f} %",

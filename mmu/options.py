@@ -72,6 +72,7 @@ def configured(
     given |= {"processor": processor} if processor is not None else {}
     if schedule is None:
         vms = [_machine(trace) for trace in traces]
+        _give_each(vms, given)
         return _run(vms, None if root is None else _machine(root), settings, {}, given)
     if traces:
         found = f"found {len(traces)} traces and schedule {str(schedule)!r}"
@@ -83,8 +84,10 @@ def configured(
             for name in (*VM_OPTIONS, "repeat"):
                 if name in given:
                     table.pop(name, None)
+    _give_each(vms, given)
     settings = [*said.pop("settings"), *settings]
     try:
+        _check_processor(said.get("processor"))
         return _run(vms, of_file if root is None else _machine(root), settings, said, given)
     except ConfigError as error:
         raise InputError(f"{_said(error.path, schedule, given)}: {error.text}") from None
@@ -113,10 +116,6 @@ def _run(
         raise InputError(
             f"found {shown(of_processor[0])} for a model; accepted: settings of a named processor"
         )
-    for option, name in LIST_OPTIONS.items():
-        if option in options:
-            for vm, value in zip(vms, _each(option, options[option], len(vms)), strict=True):
-                vm[name] = value
     own = {name: options[name] for name in VM_OPTIONS if name in options}
     fields |= {name: options[name] for name in RUN_OPTIONS if name in options}
     if "host_memory" in fields:
@@ -126,15 +125,26 @@ def _run(
     return RunConfig(processor=processor, mode=options.get("mode", "tagged"), **fields)
 
 
-def _each(option: str, values: Any, machines: int) -> list[Any]:
-    """Return a list's values, one for each machine."""
-    if isinstance(values, str):
-        values = (parse_weights if option == "weights" else parse_starts)(values)
-    if not isinstance(values, list | tuple) or len(values) != machines:
-        raise InputError(
-            f"{option}: found {shown(values)}; accepted: {machines} of them, one for each machine"
-        )
-    return list(values)
+def _give_each(vms: list[dict[str, Any]], given: Mapping[str, Any]) -> None:
+    """Give each machine its value of the options that are lists."""
+    for option, name in LIST_OPTIONS.items():
+        if option not in given:
+            continue
+        values = given[option]
+        if isinstance(values, str):
+            values = (parse_weights if option == "weights" else parse_starts)(values)
+        if not isinstance(values, list | tuple) or len(values) != len(vms):
+            accepted = f"{len(vms)} of them, one for each machine"
+            raise InputError(f"{option}: found {shown(values)}; accepted: {accepted}")
+        for vm, value in zip(vms, values, strict=True):
+            vm[name] = value
+
+
+def _check_processor(name: Any) -> None:
+    try:
+        processors.load_processor("skylake-sp" if name is None else str(name))
+    except InputError as error:
+        raise InputError(f"processor: {error}") from None
 
 
 def _said(path: tuple[str | int, ...], schedule: str | Path, given: Mapping[str, Any]) -> str:

@@ -84,8 +84,6 @@ class Replay:
             )
             for number, trace in zip(range(len(self.host.streams)), traces, strict=True)
         }
-        longest = max(stream.trace.accesses for stream in self.streams.values())
-        self.feed = build_feed(self.streams, max(BLOCK, min(records, longest)))
         self.total = sum(stream.accesses for stream in self.streams.values())
         if self.total >= MOST_ACCESSES:
             found = max(stream.repeat for stream in self.streams.values())
@@ -93,6 +91,8 @@ class Replay:
                 f"--repeat: found {found}, {self.total} accesses in all; accepted: up to "
                 f"{MOST_ACCESSES * found // self.total}"
             )
+        longest = max(stream.trace.accesses for stream in self.streams.values())
+        self.feed = build_feed(self.streams, max(BLOCK, min(records, longest)))
         self._check_starts()
         if config.warm_up >= self.total:
             raise InputError(
@@ -107,7 +107,10 @@ class Replay:
         for number, start in enumerate(starts):
             made = sum(self.streams[n].accesses for n, other in enumerate(starts) if other < start)
             if start > made:
-                name = self.host.names[self.streams[number].vm]
+                vm, process = self.host.streams[number]
+                name = self.host.names[vm]
+                if process.name != name:
+                    name = f"{name}/{process.name}"
                 raise InputError(
                     f"start: found {start} accesses for {name!r}; accepted: up to {made}, what is "
                     "made by those that start before"
@@ -320,7 +323,7 @@ def replay(
     **options
         As on the command line: ``mode="tagged"``, ``processor="skylake-sp"``, ``quantum="50us"``,
         ``exits_per_second=20_000``, ``guest_pages="4k"``, ``settings=["l2.ways=6"]``, ...;
-        `mmu.options.configured` has them all.
+        ``schedule="schedule.toml"`` instead of traces. `mmu.options.configured` has them all.
 
     Returns
     -------

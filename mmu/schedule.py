@@ -44,7 +44,8 @@ def load_schedule(path: str | Path, **options: Any) -> "RunConfig":
     Examples
     --------
     >>> config = mmu.load_schedule("traces/schedule.toml", quantum="100us")
-    >>> mmu.replay_config(config)
+    >>> mmu.Replay(config).run()
+    >>> mmu.replay(schedule="traces/schedule.toml", quantum="100us")  # the same
     """
     from mmu.options import configured  # noqa: PLC0415  imports pydantic
 
@@ -108,6 +109,8 @@ def described(path: tuple[str | int, ...]) -> str:
             words[-1] = f"[[vm]] {part + 1}" if words[-1] == "vms" else f"[[vm.process]] {part + 1}"
         else:
             words.append(str(part))
+    if words[-1:] == ["processes"]:
+        words[-1] = "process"
     if len(words) == 1:
         words[0] = WORDS.get(words[0], words[0])
     return ": ".join("[root]" if word == "root" else word for word in words)

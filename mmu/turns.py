@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, field_validator
 
 from mmu.errors import InputError
 from mmu.strict import MOST_COUNT, ConfigError, Count, Positive, Strict, Whole
-from mmu.units import PAGES, parse_pages, parse_quantum, parse_start, refusal
+from mmu.units import parse_pages, parse_quantum, parse_start, refusal
 
 MOST_WEIGHT = 10_000
 MOST_SPACE = (1 << 16) - 1
@@ -191,7 +191,7 @@ def settled(processes: tuple[ProcessConfig, ...], guest_pages: str) -> tuple[Pro
         policy = process.guest_pages or guest_pages
         if pages.setdefault(space, policy) != policy:
             found = f"found {policy!r} in space {space}, which has {pages[space]!r} already"
-            accepted = f"the same for all of a space, or a space of its own; one of {PAGES}"
+            accepted = "the same for all of a space, or a space of its own"
             raise ConfigError((n, "guest_pages"), f"{found}; accepted: {accepted}")
         update = {"name": name, "space": space, "guest_pages": policy}
         made.append(process.model_copy(update=update))

@@ -57,6 +57,8 @@ def record_slices(
     if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= MOST_SLICES:
         raise InputError(f"slices: {refusal(most, f'a whole number from 1 to {MOST_SLICES}')}")
     stop = None if until is None else Start.parse(until, config.processor.frequency_hz)
+    if stop is not None and not stop.value:
+        raise InputError(f"until: {refusal(until, 'a time above 0, such as 2ms')}")
     replay = Replay(config)
     host, feed = replay.host, replay.feed
     room = np.zeros((most + MOST_AT_ONCE, SLICE_FIELDS), np.int64)

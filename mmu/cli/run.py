@@ -1,7 +1,7 @@
 """Replays: from options to a configuration, and from a result to files and a report."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -200,19 +200,33 @@ def configure(traces: tuple[str, ...], mode: str | None, given: Mapping[str, Any
     settings, processor = given.get("settings", ()), given.get("processor")
     if given.get("schedule"):
         asked |= {"schedule": given["schedule"], "processor": processor, "settings": settings}
-        return options.configured(traces, **asked)
+        return _configured(options.configured, traces, asked, "")
     of_costs = [text for text in settings if text.strip().startswith("costs.")]
     of_processor = [text for text in settings if text not in of_costs]
-    model = processor_of(processor or "skylake-sp", of_processor)
+    asked["processor"] = processor_of(processor or "skylake-sp", of_processor)
+    asked["settings"] = of_costs
     try:
-        return options.configured(traces, processor=model, settings=of_costs, **asked)
+        return _configured(options.configured, traces, asked, "--set costs: ")
     except ConfigError as error:
         raise InputError(f"{option_of(error.path)}: {error.text}") from None
+
+
+def _configured(
+    configured: Callable[..., "RunConfig"],
+    traces: tuple[str, ...],
+    asked: Mapping[str, Any],
+    otherwise: str,
+) -> "RunConfig":
+    """Return the run; an error that is no field's is of an option that is a list, or `otherwise`."""
+    from mmu.strict import ConfigError  # noqa: PLC0415  imports pydantic
+
+    try:
+        return configured(traces, **asked)
+    except ConfigError:
+        raise
     except InputError as error:
-        text = str(error)
-        if text.startswith(tuple(options.LIST_OPTIONS)):
-            raise InputError(f"--{text}") from None
-        raise InputError(f"--set costs: {text}") from None
+        option = str(error).startswith(("weights:", "starts:"))
+        raise InputError(f"{'--' if option else otherwise}{error}") from None
 
 
 def option_of(path: tuple[str | int, ...]) -> str:
