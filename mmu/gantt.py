@@ -1,6 +1,7 @@
 """Draws who ran when: slices as lines of text, and as a figure."""
 
 import io
+import math
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -130,7 +131,7 @@ def axis(slices: Slices, cells: int) -> list[str]:
     tick = -(-begin // step) * step if step >= 1 else begin
     free = 0
     while tick <= end:
-        cell = min(int((tick - begin) / (end - begin) * cells), cells - 1)
+        cell = min(int((tick - begin) * cells / (end - begin) + 1e-6), cells - 1)
         words = time_text(tick, hertz)
         marks[cell] = "+"
         if cell >= free and cell + len(words) <= cells:
@@ -142,9 +143,7 @@ def axis(slices: Slices, cells: int) -> list[str]:
 
 def nice(value: float) -> float:
     """Return the least of 1, 2 and 5 times a power of ten that is not below a value."""
-    power = 1e-12
-    while power * 10 <= value:
-        power *= 10
+    power = 10.0 ** math.floor(math.log10(value) + 1e-9)
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= value * 0.999999)
 
 
