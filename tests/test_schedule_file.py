@@ -139,6 +139,7 @@ def test_a_processor_is_a_name_or_a_file_beside_the_schedule(folder):
     assert config.mode == "tagged"
 
 
+@pytest.mark.slow
 def test_results_are_those_of_the_same_run_by_options(folder):
     text = 'quantum = "5000accesses"\n' + '[[vm]]\ntrace = "web.parquet"\nmemory = "64MiB"\n' * 2
     path = written(folder, text + "weight = 2\nstart = '9ms'\n")

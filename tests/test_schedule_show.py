@@ -56,12 +56,12 @@ The run goes on: --slices N and --until TIME show more of it.
 
 
 def test_slices_are_drawn_as_rows_of_shades_above_an_axis_and_a_table():
-    table = "           slices   time   share .."
+    table = "           slices   time   share  .."
     cut = DRAWN.splitlines()
     assert gantt.lines(SEEN, width=31)[:9] == cut[:9]
     wide = gantt.lines(SEEN, width=100)
     assert wide[10:] == cut[10:]
-    assert gantt.lines(SEEN, width=36)[10] == table
+    assert gantt.lines(SEEN, width=36)[11] == table
 
 
 def test_without_block_elements_shades_are_ascii():
@@ -188,6 +188,7 @@ def test_a_time_or_a_number_of_accesses_ends_the_drawing_at_a_block_end(folder):
     assert later.slices[0].accesses == 16384
 
 
+@pytest.mark.slow
 def test_a_whole_run_is_seen_whole_and_as_the_replay_counts_it(folder):
     config = mmu.load_schedule("s.toml", starts=["5ms", "0"])
     seen = mmu.record_slices(config, 10_000)
