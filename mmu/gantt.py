@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 WIDTH = 100
 LEAST_CELLS = 20  # of the drawing, however narrow the terminal is
-LONGEST_NAME, SHORTEST_NAME = 28, 10
+LONGEST_NAME, SHORTEST_NAME = 28, 16
 TABLE = 62  # columns of the table beside the names
 NOBODY = "(idle)"
 # How much of a cell's time a row ran: from nothing to all of it.
@@ -39,7 +39,7 @@ def lines(slices: Slices, width: int = WIDTH, unicode: bool = True) -> list[str]
     """
     rows = seen(slices)
     longest = max(SHORTEST_NAME, min(LONGEST_NAME, width - TABLE))
-    names = [_cut(label(row), longest) for row in rows]
+    names = [_short(label(row), longest) for row in rows]
     margin = max(map(len, names), default=0) + 2
     cells = max(width - margin, LEAST_CELLS)
     begin, end = span(slices)
@@ -184,6 +184,14 @@ def table_lines(slices: Slices, rows: list[Row], names: list[str]) -> list[str]:
     ]
 
 
+def _short(name: str, width: int) -> str:
+    """Cut a name in the middle: machines differ at its beginning, processes at its end."""
+    if len(name) <= width:
+        return name
+    begin = (width - 2) // 3
+    return f"{name[:begin]}..{name[begin + 2 - width :]}"
+
+
 def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 2] + ".."
 
@@ -228,7 +236,7 @@ def draw(slices: Slices) -> "Figure":
             color="#000000", label="end of a trace",
         )  # fmt: skip
         figure.legend(loc="outside upper right", frameon=False, fontsize=8)
-    axes.set_yticks(range(len(rows)), [_cut(label(row), LONGEST_NAME) for row in rows])
+    axes.set_yticks(range(len(rows)), [_short(label(row), LONGEST_NAME) for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(begin * scale, end * scale)
     axes.set_xlabel(f"time in {name}")

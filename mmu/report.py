@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mmu.result import HYPERVISOR, LEVELS, SHARES, TOTAL, Comparison, Result
+from mmu.result import HYPERVISOR, IDLE, LEVELS, SHARES, TOTAL, Comparison, Result
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -120,6 +120,8 @@ def notes(run: Result | Comparison) -> list[str]:
         found.append(
             "What the hypervisor touches at exits is in no rate; its cycles are in the share."
         )
+    if any(sum(result.cycles.get(IDLE, ())) for result in results):
+        found.append("Idle cycles, before a start, are on the clock and in no figure.")
     if {"purge", "flush"} <= set(modes):
         flush = results[modes.index("flush")]
         exits = flush.count("exits")

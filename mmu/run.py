@@ -129,7 +129,8 @@ class Replay:
         vm : str
             Name of the virtual machine.
         space : int
-            The address space, as its trace numbers it.
+            The address space, as its trace numbers it; that of a process is the process's own
+            number, and ``number + 65536 s`` for space `s` of a trace that has several.
 
         Returns
         -------

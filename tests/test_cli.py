@@ -415,10 +415,13 @@ def run(*arguments):
 def test_help_and_wrong_arguments_import_nothing_heavy(folder):
     light = [
         ["--help"], ["compare", "--help"], ["replay", "-h"], ["trace", "--help"], ["processors"],
+        ["schedule"], ["schedule", "show", "--help"],
         ["compar"], ["compare"], ["compare", "web.parquet", "--quantum", "-5us"],
         ["compare", "web.parquet", "--memory", "4GB"], ["compare", "none.parquet"],
         ["compare", "web.parquet", "--processor", "none"], ["replay", "x", "--mode", "y"],
         ["compare", "web.parquet", "--json", "none/x"], ["demo", "none"],
+        ["schedule", "show"], ["schedule", "show", "none.toml"], ["replay", "--schedule", "."],
+        ["schedule", "show", "web.parquet", "--slices", "0"],
     ]  # fmt: skip
     code = f"""
 import sys
@@ -426,7 +429,7 @@ from mmu.cli import main
 statuses = [main(arguments) for arguments in {light!r}]
 heavy = {HEAVY!r} & set(sys.modules)
 assert not heavy, heavy
-assert statuses == [0] * 5 + [2] * 9, statuses
+assert statuses == [0] * 7 + [2] * 13, statuses
 """
     done = run("-c", code)
     assert done.returncode == 0, done.stderr

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from memory_trace import MemoryTrace
 
+from mmu import report
 from mmu.config import ConfigError, RunConfig
 from mmu.errors import InputError
 from mmu.run import Replay, compare_config
@@ -117,6 +118,8 @@ def test_idle_cycles_are_in_the_clock_and_in_no_figure():
     assert result.cycles_per_instruction() == 1
     _, plain = replayed(configured(vm()), blocks(2))
     assert "idle" not in plain.cycles
+    notes = [any("Idle" in note for note in report.notes(run)) for run in (result, plain)]
+    assert notes == [True, False]
 
 
 def test_the_same_machine_after_idling_is_no_switch():

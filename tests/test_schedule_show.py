@@ -82,9 +82,9 @@ def test_long_names_and_many_who_wait_are_cut():
     rows = [("n" * 40, "p" * 40), *((f"vm{n}", "") for n in range(9))]
     text = gantt.lines(Slices(rows, [Slice(*rows[0], 0, 0, 9, 1, "end")], KHZ, True), 60)
     assert all(len(line) <= 60 for line in text)
-    assert text[2].startswith("n" * 8 + "..  █")
+    assert text[2].startswith("nnnn..pppppppppp  █")
     text = gantt.lines(Slices(rows, [Slice(*rows[0], 0, 0, 9, 1, "end")], KHZ, True))
-    assert text[2].startswith("n" * 26 + "..  █")
+    assert text[2].startswith("n" * 8 + ".." + "p" * 18 + "  █")
     assert text[-1] == "Not yet run: vm0, vm1, vm2, vm3, vm4, ..."
 
 
@@ -104,7 +104,8 @@ def test_any_slices_fit_the_width_and_none_that_ran_is_left_blank(raw, width, un
     assert max(map(len, text[2 : 4 + len(gantt.seen(drawn))])) <= max(width, 20 + 11)
     for row in gantt.seen(drawn):
         ran = sum(each.end - each.begin for each in gantt.of(drawn, row))
-        line = next(line for line in text[2:] if line.startswith(gantt.label(row)))
+        name = gantt.label(row)
+        line = next(line for line in text[2:] if line.startswith(name))
         assert bool(line.removeprefix(gantt.label(row)).strip()) == bool(ran)
         cells = gantt.shares_of(gantt.of(drawn, row), *gantt.span(drawn), 50)
         size = (gantt.span(drawn)[1] - gantt.span(drawn)[0]) / 50

@@ -28,7 +28,8 @@ from mmu.cli.arguments import (
 from mmu.cli.processors import processor_of
 from mmu.cli.progress import progress_bar
 from mmu.errors import InputError
-from mmu.files import check_outputs, check_trace, csv_text, write_whole
+from mmu.files import check_outputs, check_trace, csv_text, read_toml, write_whole
+from mmu.schedule import MOST_BYTES
 
 if TYPE_CHECKING:
     from mmu.config import RunConfig
@@ -176,6 +177,8 @@ def prepare(
     if not traces and not schedule:
         raise InputError(NOTHING_TO_RUN)
     outputs = check_outputs(given, (*traces, schedule) if schedule else traces)
+    if schedule:
+        read_toml(schedule, MOST_BYTES)  # before anything heavy is imported to make sense of it
     config = configure(traces, mode, given)
     if schedule:
         named = [process.trace for vm in config.machines for process in vm.streams]
