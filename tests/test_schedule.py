@@ -104,6 +104,13 @@ def test_the_processor_idles_until_the_first_start_when_nobody_can_run():
     assert result.counters["switches"][:3] == [1, 1, 0]
 
 
+def test_who_waits_for_accesses_does_not_end_the_idling():
+    config = configured(vm(), vm(start="20000cycles"), vm(start="8192accesses"))
+    assert [row[:2] for row in turns(config, blocks(1), blocks(1), blocks(1))] == [
+        (1, 0), (-1, -1), (2, 1), (3, 2),
+    ]  # fmt: skip
+
+
 def test_a_run_may_begin_with_idling_which_the_warm_up_leaves_out():
     for warm_up, idle in ((0, 5000), (1, 0)):
         config = configured(vm(start="5000cycles"), vm(start="70000cycles"), warm_up=warm_up)
