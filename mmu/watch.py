@@ -30,7 +30,7 @@ MOST_SLICES = 1 << 20
 def record_slices(
     config: RunConfig,
     most: int = 100,
-    until: str | int | None = None,
+    until: str | None = None,
     progress: Progress | None = None,
 ) -> Slices:
     """Replay a run and record who runs when, for its first slices.

@@ -153,6 +153,32 @@ def test_results_are_those_of_the_same_run_by_options(folder):
     assert by_options.cycles["idle"][1] > 0
 
 
+def test_the_command_line_compares_and_replays_a_file_with_options_instead(folder, capsys):
+    path = written(folder, WHOLE.replace("[root]", "[[vm]]"))
+    options = ["--schedule", path, "--host-memory", "8GiB", "--warm-up", "0", "--weights", "1,2,3"]
+    assert cli.main(["compare", *options, "--modes", "native,purge", "--json", "c.json"]) == 0
+    comparison = mmu.result.load("c.json")
+    assert [*comparison.results] == ["native", "purge"]
+    assert comparison["purge"].config["mode"] == "purge"
+    assert cli.main(["replay", *options, "--no-nested-dirty", "--json", "r.json"]) == 0
+    result = mmu.result.load("r.json")
+    assert result.mode == "flush"
+    assert (result.config["memory"], result.config["warm_up"]) == (8 << 30, 0)
+    assert [vm["weight"] for vm in result.config["vms"]] == [1, 2, 3]
+    assert not result.config["nested_dirty"]
+    capsys.readouterr()
+    for options, message in [
+        (["--memory", "3TiB"], "--memory: found 3TiB for 'web'"),
+        (["--quantum", "5"], "--quantum: found '5'"),
+        (["--weights", "1,2"], "--weights: found (1, 2); accepted: 3 of them"),
+        (["--set", "l3=5"], f"{path}: l3=5: no field 'l3'"),
+        (["--processor", "none"], "--processor: found 'none'"),
+        (["--json", path], "--json: "),
+    ]:
+        assert cli.main(["replay", "--schedule", path, *options]) == 2
+        assert capsys.readouterr().err.startswith(f"mmu: error: {message}")
+
+
 def test_the_bundled_example_is_read_whole():
     config = mmu.load_schedule(ROOT / "traces/schedule.toml")
     assert [vm.name for vm in config.vms] == ["cc1plus", "database", "packer"]
