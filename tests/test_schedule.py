@@ -8,6 +8,7 @@ from mmu import report
 from mmu.config import ConfigError, RunConfig
 from mmu.errors import InputError
 from mmu.run import Replay, compare_config
+from mmu.software.dispatcher import FINISHED, SLICES_FULL, dispatch
 from mmu.software.turns import REASONS, SLICE_FIELDS, SLICES
 from mmu.trace.format import Raw
 from mmu.trace.writer import write_trace
@@ -284,6 +285,28 @@ def test_a_comparison_has_the_schedule_in_every_mode(tmp_path):
     for result in comparison.results.values():
         assert result.cycles["idle"][1] > 0
         assert result.config["vms"][0]["weight"] == 2
+
+
+@pytest.mark.parametrize("room", [2, 3, 5])
+def test_the_loop_returns_before_a_slice_would_be_lost(room):
+    processes = [{"trace": "a"}, {"trace": "b", "start": "40000cycles"}, {"trace": "c"}]
+    machine = {"processes": processes, "turn": "1cycles", "weight": 3}
+    config = configured(machine, vm(start="99999cycles"), vm(start="9cycles"))
+    traces = [MemoryTrace(blocks(n)) for n in (2, 3, 4, 2, 1)]
+    whole, _ = replayed(config, *[blocks(n) for n in (2, 3, 4, 2, 1)])
+    replay = Replay(config, traces)
+    slices = np.zeros((room, SLICE_FIELDS), np.int64)
+    schedule = replay.host.schedule._replace(slices=slices)
+    for stream in replay.streams.values():
+        stream.load(replay.feed)
+    found, status = [], SLICES_FULL
+    while status != FINISHED:
+        status = dispatch(replay.host.machine, replay.host.world, schedule, replay.feed, 0, 1 << 40)
+        assert status in (SLICES_FULL, FINISHED)
+        found += slices[: replay.now[SLICES]].tolist()
+        replay.now[SLICES] = 0
+    assert found == room_of(whole)
+    assert [row[0] for row in found].count(-1) == 2
 
 
 @pytest.mark.parametrize(
