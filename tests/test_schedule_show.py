@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mmu
@@ -93,6 +93,7 @@ slices = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(slices, st.integers(1, 200), st.booleans(), st.sampled_from([1, KHZ, 2_500_000_000]))
 def test_any_slices_fit_the_width_and_none_that_ran_is_left_blank(raw, width, unicode, hertz):
     seen, clock = [], 0
