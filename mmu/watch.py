@@ -80,7 +80,7 @@ def record_slices(
             progress(int(now[DONE_ACCESSES]), replay.total)
     seen = [[*row[:-1], REASONS[row[-1]]] for row in room[: now[SLICES]].tolist()][:most]
     whole = bool(now[CURRENT] == -1 and now[SLICES] <= most)
-    if len(seen) < most and now[CURRENT] >= 0 and now[CLOCK] > now[STINT_BEGIN]:
+    if now[CURRENT] >= 0 and now[CLOCK] > now[STINT_BEGIN]:
         made = int(now[DONE_ACCESSES] - now[STINT_ACCESSES])
         begin, end = int(now[STINT_BEGIN]), int(now[CLOCK])
         seen.append([int(now[CURRENT]), int(now[STREAM]), begin, end, made, GOING_ON])

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mmu
+import mmu.options
 from mmu import cli, gantt
 from mmu.errors import InputError
 from mmu.slices import Slice, Slices
@@ -188,6 +189,22 @@ def test_a_time_or_a_number_of_accesses_ends_the_drawing_at_a_block_end(folder):
     assert mmu.record_slices(config, until=f"{cycles}cycles") == seen
     later = mmu.record_slices(config, until=f"{cycles + 1}cycles")
     assert later.slices[0].accesses == 16384
+
+
+def test_a_run_is_whole_only_if_all_of_its_slices_were_seen(folder):
+    config = mmu.options.configured(["web.parquet"], quantum="16384accesses", memory="64MiB")
+    for most, found in ((2, 2), (3, 3), (4, 3)):
+        seen = mmu.record_slices(config, most)
+        assert (len(seen.slices), seen.whole) == (found, most >= 3)
+    late = mmu.options.configured(["web.parquet"] * 2, memory="64MiB", starts=["0", "9s"])
+    seen = mmu.record_slices(late, 1, until="40000accesses")
+    assert (len(seen.slices), seen.whole) == (1, False)
+
+
+def test_a_time_alone_stops_at_no_number_of_slices(folder):
+    options = ["--quantum", "1accesses", "--repeat", "4", "--until", "9s", "--csv", "s.csv"]
+    assert show("web.parquet", *options, "--quiet") == 0
+    assert len((folder / "s.csv").read_text().splitlines()) == 1 + 40
 
 
 @pytest.mark.slow
