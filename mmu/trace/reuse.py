@@ -131,25 +131,24 @@ def measure(
         for i in range(first[at(block)], first[at(block + 1)]):
             page = address[at(i)] >> PAGE_SHIFT
             if kind[at(i)] == FETCH:
-                if fetch_seen and page == fetch_page:
-                    fetch_repeats += 1
-                else:
-                    number = touch(measures, page, here, window)
-                    count(measures, FETCH_SIDE, visit(measures.fetch, number))
-                    count(measures, BOTH, visit(measures.both, number))
-                    fetch_page, fetch_seen = page, True
-                    heads += 1
+                stack, side = measures.fetch, FETCH_SIDE
+                repeats = fetch_seen and page == fetch_page
+                head = not repeats
+                fetch_repeats += repeats
+                fetch_page, fetch_seen = page, True
             else:
-                if data_seen != 0 and page == data_page:
-                    data_repeats += 1
-                    heads += data_seen & 1 << kind[at(i)] == 0
-                else:
-                    number = touch(measures, page, here, window)
-                    count(measures, DATA_SIDE, visit(measures.data, number))
-                    count(measures, BOTH, visit(measures.both, number))
+                stack, side = measures.data, DATA_SIDE
+                repeats = data_seen != 0 and page == data_page
+                if not repeats:
                     data_page, data_seen = page, 0
-                    heads += 1
+                head = data_seen & 1 << kind[at(i)] == 0
+                data_repeats += repeats
                 data_seen |= 1 << kind[at(i)]
+            heads += head
+            if not repeats:
+                number = touch(measures, page, here, window)
+                count(measures, side, visit(stack, number))
+                count(measures, BOTH, visit(measures.both, number))
             if compact:
                 fetch_repeats += wide(fetches[at(i)])
                 data_repeats += wide(reads[at(i)]) + wide(writes[at(i)])
