@@ -14,8 +14,9 @@ from mmu.trace.blocks import Bytes, Words
 from mmu.trace.draws import WORD_BITS, Draws
 from mmu.trace.format import Raw
 from mmu.trace.histogram import BUCKETS, EDGES
-from mmu.trace.kinds import BLOCK, FETCH, PAGE_SHIFT
+from mmu.trace.kinds import FETCH, PAGE_SHIFT
 from mmu.trace.model import COLD, MOVES, STATES, TURN, Model
+from mmu.trace.pages import wide
 from mmu.trace.patterns import CHUNK_ACCESSES, INSTRUCTION_BYTES, WORD_BYTES, sized
 from mmu.trace.reuse import DATA_SIDE, FETCH_SIDE
 from mmu.trace.stack import NONE, Stack, has_room, height, new_stack, recall, renumber, visit
@@ -62,7 +63,7 @@ def new_side(pages: Words) -> Side:
 @kernel
 def fill(side: Side) -> None:
     """Fill the urn with as much as is left of each bucket."""
-    total = np.int64(0)
+    total = wide(0)
     for slot in range(len(side.urn)):
         side.urn[at(slot)] = 0
     for bucket in range(COLD + 1):
@@ -129,7 +130,7 @@ def move_of(making: Making, word: int) -> int:
     """Draw what a data access does, from what is left for its state."""
     seen = making.state[SEEN]
     for _ in range(STATES):
-        left = np.int64(0)
+        left = wide(0)
         for move in range(MOVES):
             left += making.moves[at(seen), at(move)]
         if left > 0:
@@ -153,19 +154,19 @@ def make(making: Making, words: Words, turns: Words, address: Words, kind: Bytes
         chance = word >> CHANCE_BITS
         fetches = scaled(word, state[LEFT]) < state[FETCHES]
         side = making.fetch if fetches else making.data
+        nowhere = side.state[LAST_PAGE] == NONE
         if fetches:
-            turns_left = state[TURNS]
-            turning = scaled(chance, state[FETCHES]) < turns_left
+            turning = nowhere or scaled(chance, state[FETCHES]) < state[TURNS]
             state[FETCHES] -= 1
             state[TURNS] -= turning
             what = FETCH
         else:
             move = move_of(making, chance)
-            turning = move >= TURN
+            turning = nowhere or move >= TURN
             what = move & 1
             state[SEEN] = (0 if turning else state[SEEN]) | 1 << what
         state[LEFT] -= 1
-        if turning or side.state[LAST_PAGE] == NONE:
+        if turning:
             if not has_room(side.stack):
                 renumber(side.stack)
             side.state[LAST_PAGE] = turn(side, making.edges, turns[at(i)])
@@ -185,7 +186,8 @@ def stretched(counts: Words, made: int, measured: int) -> Words:
     flat = counts.reshape(-1)
     # Python's numbers: a product of accesses has more than 64 bits.
     sums = [int(total) * made // measured for total in np.cumsum(flat)]
-    return np.diff(np.array([0, *sums], np.int64)).reshape(counts.shape)
+    made_until = np.array([0, *sums], np.int64)
+    return (made_until[1:] - made_until[:-1]).reshape(counts.shape)
 
 
 def depths_of(model: Model, phase: int, side: int, made: int) -> Words:

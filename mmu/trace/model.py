@@ -1,10 +1,13 @@
 """A working-set model of a trace: what has to be the same for TLBs to behave the same.
 
-The LRU stack model (J. R. Spirn, "Distance string models for program behavior", Computer 9, 1976), a phase
-at a time: each side goes from page to page, and the page that it goes to is the one at a depth of its
-LRU stack, drawn from the depths measured in the phase, or the next new one. Kinds of data accesses, and
-how long the side stays at a page, follow a chain of the first order: what follows an access depends on the
-kinds that its page has seen since the side came to it, which is what folding depends on as well.
+The LRU stack model (J. R. Spirn, "Distance string models for program behavior", Computer 9, 1976), a
+phase at a time: each side goes from page to page, and the page that it goes to is the one at a depth of
+its LRU stack, drawn from the depths measured in the phase, or the next new one. Kinds of data accesses,
+and how long the side stays at a page, follow a chain of the first order: what follows an access depends
+on the kinds that its page has seen since the side came to it, as does folding.
+
+What the model does not have: which page it is that is used again. Pages take turns at every depth, so
+that written pages, and pages that share a set, are other ones than in the program.
 """
 
 import os
@@ -150,9 +153,7 @@ def fit_blocks(
     return block
 
 
-def fitted(
-    trace: Trace, phases: int, progress: Callable[[int, int], None] | None = None
-) -> Model:
+def fitted(trace: Trace, phases: int, progress: Callable[[int, int], None] | None = None) -> Model:
     """Fit a model to a trace of one address space; both of its layouts give the same.
 
     Parameters

@@ -17,7 +17,7 @@ from mmu.trace.zipf import draw_ranks, zipf
 WORD_BYTES = 8  # of a data access
 INSTRUCTION_BYTES = 4
 CHUNK_ACCESSES = 1 << 17
-PLACES, WITHIN, KINDS, ORDER = range(4)  # streams of random words
+PLACES, FINER_PLACES, WITHIN, KINDS, ORDER = range(5)  # streams of random words
 
 Offsets = Callable[[int, int], Words]
 
@@ -78,11 +78,12 @@ def popular(pattern: Pattern) -> Offsets:
     grains, words = pattern.footprint // pattern.grain, pattern.grain // WORD_BYTES
     order = permutation(grains, Draws(pattern.seed, ORDER))
     table = zipf(grains, pattern.exponent)
-    places, within = Draws(pattern.seed, PLACES), Draws(pattern.seed, WITHIN)
+    places, finer = Draws(pattern.seed, PLACES), Draws(pattern.seed, FINER_PLACES)
+    within = Draws(pattern.seed, WITHIN)
 
     def offsets(_: int, size: int) -> Words:
         ranks = np.empty(size, np.int64)
-        draw_ranks(table, places.words(size), places.words(size), ranks)
+        draw_ranks(table, places.words(size), finer.words(size), ranks)
         inside = within.below(words, size) * WORD_BYTES
         return permuted(order, ranks) * pattern.grain + inside
 
@@ -101,6 +102,7 @@ KINDS_OF_PATTERN = {
 def accesses_of(pattern: Pattern) -> Iterator[Raw]:
     """Yield a pattern's accesses, the same for the same seed whatever the size of the parts."""
     offsets = KINDS_OF_PATTERN[pattern.kind].offsets(pattern)
+    base = pattern.base - (1 << 64) if pattern.base >> 63 else pattern.base
     choices = Draws(pattern.seed, KINDS)
     pair = pattern.kind == "gups"
     turn = pattern.fetches + (2 if pair else 1)  # accesses that repeat as a whole
@@ -117,7 +119,7 @@ def accesses_of(pattern: Pattern) -> Iterator[Raw]:
             code = pattern.code_base + fetched % loop * INSTRUCTION_BYTES
             address[:, : pattern.fetches] = code.reshape(size, -1)
             kind[:, : pattern.fetches] = FETCH
-        data = pattern.base + offsets(start, size)
+        data = base + offsets(start, size)
         address[:, pattern.fetches :] = data[:, np.newaxis]
         if pair:
             kind[:, pattern.fetches :] = READ, WRITE

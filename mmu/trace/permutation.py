@@ -50,7 +50,9 @@ def mixed(half: int, factor: int, addend: int, bits: int) -> int:
 
 
 @kernel
-def permute(number: Words, length: int, upper: int, lower: int, factor: Words, addend: Words) -> None:
+def permute(
+    number: Words, length: int, upper: int, lower: int, factor: Words, addend: Words
+) -> None:
     """Put in the place of each number the one that it is taken to."""
     for i in range(len(number)):
         high, low = number[at(i)] >> lower, number[at(i)] & (1 << lower) - 1

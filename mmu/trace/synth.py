@@ -28,7 +28,9 @@ MOST_EXPONENT = 10
 MOST_ACCESSES = 10**12
 PHASES, MOST_PHASES = 100, 1000
 MOST_PHASE = 1 << 31  # accesses: more, and products of a chance would overflow
-LEVEL = 1  # zstd's: what is random does not shrink, and 15 writes a compact one at 1.4 million a second
+LEVEL = (
+    1  # zstd's: what is random does not shrink, and 15 writes a compact one at 1.4 million a second
+)
 HALF = 1 << VIRTUAL_BITS - 1
 CODE_BASE = 0x40_0000  # where linkers put programs
 DEFAULTS: dict[str, Any] = {
@@ -242,8 +244,8 @@ def check_grain(pattern: Pattern) -> None:
 def check_place(pattern: Pattern) -> None:
     """Refuse data that are not canonical, or lie over the code."""
     first, end = pattern.base, pattern.base + pattern.footprint
-    lower = 0 <= first and end <= HALF
-    upper = (1 << 64) - HALF <= first and end <= 1 << 64
+    lower = first >= 0 and end <= HALF
+    upper = first >= (1 << 64) - HALF and end <= 1 << 64
     if not lower and not upper:
         raise InputError(
             f"base: data from {first:#x} to {end:#x} are not canonical; accepted: below {HALF:#x}, or "

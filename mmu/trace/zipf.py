@@ -9,6 +9,7 @@ Powers come from `decimal`, whose results are the same on every machine; those o
 """
 
 from decimal import Context, Decimal
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -54,7 +55,7 @@ def zipf(ranks: int, exponent: float) -> Zipf:
     starts = row_starts(ranks)
     at_start = [frequency(rank) for rank in starts]
     sums, bends, total = [], [], Decimal(0)
-    for row, (low, high) in enumerate(zip(starts, starts[1:], strict=False)):
+    for row, (low, high) in enumerate(pairwise(starts)):
         if high - low == 1:
             total = context.add(total, at_start[row])
         else:
@@ -94,9 +95,7 @@ def run_sum(
 
 
 @kernel
-def draw_ranks(
-    table: Zipf, words: Words, within: Words, ranks: Words
-) -> None:
+def draw_ranks(table: Zipf, words: Words, within: Words, ranks: Words) -> None:
     """Turn random words, two for each, into ranks from 0."""
     for i in range(len(words)):
         word = words[at(i)]
