@@ -71,8 +71,10 @@ def merge_traces(
             "'mmu trace compact' makes a compact trace of a raw one"
         )
     numbers = Numbers(traces, STREAMS[streams])
-    # The numbers are known when all has been read; the metadata are written after that.
-    recording = {"tool": "mmu trace merge", "turn": turn, "merged": numbers.said}
+
+    def recording() -> dict[str, Any]:
+        return {"tool": "mmu trace merge", "turn": turn, "merged": numbers.said}
+
     parts = merged(traces, numbers, turn, progress)
     if traces[0].compact:
         return write_compact(
