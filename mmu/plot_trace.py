@@ -65,12 +65,17 @@ def _steps(
     axes: "Axes", edges: list[float], series: Mapping[str, list[int]], which: str, label: str
 ) -> None:
     """Draw a series of small and one of large pages; those touched so far in bytes."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter  # noqa: PLC0415
+
     for name, colour, size in (("pages", SMALL, "4 KiB"), ("large_pages", LARGE, "2 MiB")):
         values: list[float] = list(series[which + name])
         if which:
             values = [value * PAGE_BYTES[name] / MIB for value in values]
         axes.stairs(values, edges, color=colour, label=f"pages of {size}", baseline=None)
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlim(0, edges[-1])
     axes.set_xlabel("million accesses")
     axes.set_ylabel(label)
@@ -78,7 +83,10 @@ def _steps(
 
 def _misses(axes: "Axes", reuse: Mapping[str, Any]) -> None:
     """Draw the part of accesses at a distance of so many pages or more: the CDF from above."""
-    farthest = 1
+    from matplotlib.ticker import StrMethodFormatter  # noqa: PLC0415
+
+    deepest = [measured["distance"][-1][0] for measured in reuse.values() if measured["distance"]]
+    farthest = 2 * max([1, *deepest])
     for side, colour in SIDES.items():
         measured = reuse[side]
         if not measured["accesses"]:
@@ -90,12 +98,12 @@ def _misses(axes: "Axes", reuse: Mapping[str, Any]) -> None:
             if least == 0:
                 points.pop()
         points.append((2 * points[-1][0] if points else 1, left))
+        points.append((farthest, left))
         exact = [
             (int(entries), (1 - rate) * measured["accesses"])
             for entries, rate in measured["hit_rate"].items()
         ]
         line = sorted({*points, *((x, y) for x, y in exact if x < points[-1][0])})
-        farthest = max(farthest, points[-1][0])
         axes.plot(
             [x for x, _ in line], [max(y, 0) / measured["accesses"] for _, y in line],
             color=colour, label=side, linewidth=1.4,
@@ -107,6 +115,7 @@ def _misses(axes: "Axes", reuse: Mapping[str, Any]) -> None:
             xytext=(2, -2), textcoords="offset points", va="top", fontsize=8, color="#666666",
         )  # fmt: skip
     axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.set_yscale("log")
     axes.set_xlabel("entries of an LRU TLB for 4 KiB pages")
     axes.set_ylabel("part of accesses that miss (distance not below)")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from trace_samples import random_accesses, slow_blocks
 
 import mmu
+from mmu.cli import main
 from mmu.errors import InputError
 from mmu.trace import Raw, compact_trace, cut_trace, merge_traces, open_trace, write_raw
 
@@ -259,3 +260,79 @@ def test_more_spaces_than_have_numbers_are_refused(tmp_path, monkeypatch):
     merge_traces([one, one], tmp_path / "m")
     with pytest.raises(InputError, match="more than 2 spaces; merge fewer traces"):
         merge_traces([one, one, one], tmp_path / "m")
+
+
+def test_the_commands_do_what_the_functions_do(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    thread = np.repeat(np.array([0, 1], np.uint32), [8_192, 1_000])
+    source = written("a", 1, 9_192, thread=thread)
+    for arguments, made in (
+        (["compact", "a", "-o", "x"], lambda: compact_trace(source, "y")),
+        (
+            [
+                "cut",
+                "a",
+                "-o",
+                "x",
+                "--skip",
+                "9",
+                "--limit",
+                "70",
+                "--thread",
+                "0,1",
+                "--space",
+                "0",
+            ],
+            lambda: cut_trace(source, "y", 9, 70, [0], [0, 1]),
+        ),
+        (
+            ["merge", "a", "a", "-o", "x", "--as", "threads", "--turn", "5000"],
+            lambda: merge_traces([source, source], "y", "threads", 5_000),
+        ),
+    ):
+        assert main(["trace", *arguments]) == 0
+        header = made()
+        assert capsys.readouterr().out.startswith(f"x: {header.accesses:,} accesses (")
+        assert pq.read_table("x").equals(pq.read_table("y"))
+        assert open_trace("x").metadata == open_trace("y").metadata
+        assert main(["trace", *arguments, "--quiet"]) == 0
+        assert capsys.readouterr() == ("", "")
+
+
+def test_progress_is_told_to_the_end(tmp_path):
+    source = written(tmp_path / "a", 1, 200_000)
+    for change, total in (
+        (lambda tell: compact_trace(source, tmp_path / "c", tell), 200_000),
+        (lambda tell: cut_trace(source, tmp_path / "x", progress=tell), 200_000),
+        (lambda tell: merge_traces([source] * 3, tmp_path / "x", progress=tell), 600_000),
+    ):
+        steps = []
+        change(lambda *step, steps=steps: steps.append(step))
+        assert steps == sorted(steps)
+        assert {whole for _, whole in steps} == {total}
+        assert steps[-1][0] > total // 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["cut", "a", "-o", "x", "--limit", "0"], "--limit: found 0; accepted"),
+        (["cut", "a", "-o", "a"], "--output: 'a': also read as 'a'"),
+        (["cut", "a", "-o", "x", "--skip", "30"], "a: holds 30 accesses, and 30 are to be skipped"),
+        (["cut", "a", "-o", "x", "--space", "1"], "a: holds no accesses of space 1; accepted: sp"),
+        (["cut", "a", "-o", "x", "--thread", "x"], "--thread: found 'x'; accepted: whole numbers"),
+        (["compact", "c", "-o", "x"], "c: is compact already; accepted: a raw trace"),
+        (["merge", "a", "c", "-o", "x"], "c is compact and a is raw; accepted: all of one"),
+        (["merge", "a", "-o", "x"], "found 1 traces to merge; accepted: at least 2"),
+        (["merge", "a", "a", "-o", "x", "--as", "y"], "--as: found 'y'; accepted: spaces | thr"),
+    ],
+)
+def test_wrong_options_are_refused_on_one_line(tmp_path, capsys, monkeypatch, arguments, line):
+    monkeypatch.chdir(tmp_path)
+    compact_trace(written("a", 1, 30), "c")
+    assert main(["trace", *arguments]) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.startswith(f"mmu: error: {line}"), error
+    assert error.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c"]

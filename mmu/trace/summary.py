@@ -133,7 +133,7 @@ def checked_entries(entries: Iterable[int]) -> list[int]:
             near = f"{EDGES[place - 1]:,} and {EDGES[place]:,} are the nearest"
             raise InputError(
                 f"entries: found {size}; accepted: up to {LINEAR:,} any number, above that those of "
-                f"9 significant bits; {near}"
+                f"10 significant bits; {near}"
             )
     return sizes
 

@@ -221,10 +221,10 @@ def checked(kind: str, accesses: int, seed: int, options: dict[str, Any]) -> Pat
         ("stride", WORD_BYTES),
         ("grain", WORD_BYTES),
     ):
-        if getattr(pattern, name) % grain:
-            raise InputError(
-                f"{name}: found {getattr(pattern, name)}; accepted: a multiple of {grain:,}"
-            )
+        value = getattr(pattern, name)
+        if value % grain:
+            found = hex(value) if name == "base" else value
+            raise InputError(f"{name}: found {found}; accepted: a multiple of {grain:,}")
     check_grain(pattern)
     check_place(pattern)
     return pattern
