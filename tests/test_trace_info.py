@@ -216,6 +216,13 @@ def test_the_sides_share_pages_but_not_distances(tmp_path):
         assert (reuse["both"]["cold"], reuse["both"]["distance"]) == (2, [(0, 2), (1, 1)])
 
 
+def test_page_0_is_a_page_like_any_other(tmp_path):
+    for path in both_layouts(tmp_path, np.zeros(4, np.int64), np.array([2, 0, 2, 1], np.uint8)):
+        reuse = info(path)["reuse"]
+        assert [reuse[side]["cold"] for side in SIDES] == [1, 1, 1]
+        assert reuse["both"]["distance"] == [(0, 3)]
+
+
 def test_spaces_and_threads_are_counted(tmp_path):
     space = np.repeat(np.array([3, 9, 3], np.uint16), [100, 50, 1])
     thread = np.repeat(np.array([1, 1 << 31, 1], np.uint32), [20, 130, 1])

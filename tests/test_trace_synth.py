@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from trace_samples import random_accesses
 
@@ -267,6 +267,8 @@ def like(folder, source, **options):
     fetches=st.booleans(),
     phases=st.sampled_from([1, 2, 7]),
 )
+@example(seed=1, count=9_000, pages=40, fetches=True, phases=2)
+@example(seed=2, count=5_000, pages=3, fetches=False, phases=1)
 def test_a_model_reproduces_what_was_measured(
     tmp_path_factory, seed, count, pages, fetches, phases
 ):
