@@ -92,6 +92,36 @@ def parse_count(value: object, least: int = 0, most: int = 10**18 - 1) -> int:
     return value
 
 
+def parse_numbers(value: object) -> tuple[int, ...]:
+    """Return the whole numbers of a list with commas."""
+    if isinstance(value, tuple):
+        return value
+    try:
+        return tuple(parse_count(number) for number in str(value).split(","))
+    except InputError:
+        raise refusal(value, "whole numbers with commas between them, such as 64,1536") from None
+
+
+def parse_number(value: object) -> float:
+    """Return the number from 0 that a text stands for."""
+    try:
+        number = float(value) if isinstance(value, str | int | float) else -1.0
+    except (ValueError, OverflowError):
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise refusal(value, "a number from 0")
+    return number
+
+
+def parse_address(value: object) -> int:
+    """Return the address below 2^64 that a text stands for: hexadecimal with 0x, or decimal."""
+    if isinstance(value, str) and re.fullmatch(r"0x[0-9a-f]{1,16}|[0-9]{1,20}", value, re.I | re.A):
+        value = int(value, 0 if value[:2] in ("0x", "0X") else 10)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 64:
+        raise refusal(value, "an address below 2^64, such as 0x100000000000")
+    return value
+
+
 def parse_share(value: object) -> float:
     """Return the number from 0 to 1 that a text stands for."""
     try:

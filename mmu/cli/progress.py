@@ -8,8 +8,11 @@ Progress = Callable[[int, int], None]
 
 
 @contextmanager
-def progress_bar(quiet: bool) -> Iterator[Progress | None]:
-    """Yield what takes the progress of a run, and draw it where standard error is a terminal."""
+def progress_bar(quiet: bool, doing: str = "replaying") -> Iterator[Progress | None]:
+    """Yield what takes the progress of a run, and draw it where standard error is a terminal.
+
+    `doing` is what the bar says while it is known how much there is to do.
+    """
     if quiet or not sys.stderr.isatty():
         yield None
         return
@@ -29,7 +32,7 @@ def progress_bar(quiet: bool) -> Iterator[Progress | None]:
         task = bar.add_task("starting, the first run compiles", total=None)
 
         def advance(done: int, total: int) -> None:
-            what = "replaying" if total else f"{done:,} accesses"
+            what = doing if total else f"{done:,} accesses"
             bar.update(task, completed=done, total=total or None, description=what)
 
         yield advance

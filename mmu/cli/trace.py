@@ -1,19 +1,20 @@
-"""Traces: imported, and looked at."""
+"""Traces: the group of commands, and importing them."""
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
 
+from mmu.cli import edit, synth
 from mmu.cli.arguments import COLUMNS, COUNT, LEVEL, POSITIVE, Nearest
+from mmu.cli.info import info
 from mmu.cli.progress import progress_bar
-from mmu.files import check_outputs, check_trace, is_stream, write_whole
+from mmu.files import check_outputs, check_trace, is_stream
 
 
 @click.group(cls=Nearest, invoke_without_command=True)
 @click.pass_context
 def trace(ctx: click.Context) -> None:
-    """Import traces, and look at them."""
+    """Import, make, change and look at traces."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 
@@ -56,34 +57,5 @@ def import_(source: str, output: str, form: str | None, quiet: bool, **given: An
             click.echo(f"passed over: {times:,} {what}")
 
 
-@trace.command()
-@click.argument("path", metavar="TRACE")
-@click.option("--json", "json", metavar="FILE", help="Write it as JSON.")
-def info(path: str, json: str | None) -> None:
-    """Say what TRACE holds."""
-    check_trace(path, "TRACE")
-    outputs = check_outputs({"json": json}, (path,))
-    from mmu.trace.summary import info as summary  # noqa: PLC0415  imports pyarrow
-
-    found = summary(path)
-    if "json" in outputs:
-        from json import dumps  # noqa: PLC0415
-
-        write_whole(outputs["json"], dumps(found, indent=1, default=str) + "\n")
-    lines = list(_flat(found))
-    width = max(len(key) for key, _ in lines)
-    for key, value in lines:
-        click.echo(f"{key:{width}}  {value}")
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the keys of nested tables, joined by dots, and their values as text."""
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif type(value) is int:
-            yield prefix + key, f"{value:,}"
-        elif isinstance(value, float):
-            yield prefix + key, f"{value:.2f}"
-        else:
-            yield prefix + key, "-" if value is None else " ".join(str(value).split())
+for command in (info, edit.compact, edit.cut, edit.merge, synth.synth):
+    trace.add_command(command)

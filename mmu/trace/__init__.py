@@ -11,10 +11,13 @@ from mmu.trace.kinds import BLOCK, FETCH, KIND_NAMES, READ, WRITE
 if TYPE_CHECKING:
     from mmu.trace.chunks import Chunk
     from mmu.trace.compact import compact_trace, fold
+    from mmu.trace.cut import cut_trace
     from mmu.trace.format import Compact, Raw
     from mmu.trace.importer import import_lackey, import_trace
+    from mmu.trace.merge import merge_traces
     from mmu.trace.reader import Trace, open_trace
     from mmu.trace.summary import info
+    from mmu.trace.synth import synthesize, synthesize_like
     from mmu.trace.writer import write_compact, write_raw
 
 HOMES = {
@@ -23,11 +26,15 @@ HOMES = {
     "Raw": "format",
     "Trace": "reader",
     "compact_trace": "compact",
+    "cut_trace": "cut",
     "fold": "compact",
     "import_lackey": "importer",
     "import_trace": "importer",
     "info": "summary",
+    "merge_traces": "merge",
     "open_trace": "reader",
+    "synthesize": "synth",
+    "synthesize_like": "synth",
     "write_compact": "writer",
     "write_raw": "writer",
 }
@@ -43,11 +50,15 @@ __all__ = [
     "Raw",
     "Trace",
     "compact_trace",
+    "cut_trace",
     "fold",
     "import_lackey",
     "import_trace",
     "info",
+    "merge_traces",
     "open_trace",
+    "synthesize",
+    "synthesize_like",
     "write_compact",
     "write_raw",
 ]

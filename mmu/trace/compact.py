@@ -7,7 +7,7 @@ either side. Any other is the head of a record of its own.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -144,8 +144,18 @@ def fold(parts: Iterable[Raw], where: str = "trace") -> Iterator[Compact]:
         yield fold_blocks(blocks)
 
 
-def compact_trace(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Header:
+def compact_trace(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    progress: Callable[[int, int], None] | None = None,
+) -> Header:
     """Write the compact form of a raw trace.
+
+    Parameters
+    ----------
+    source, target : path
+    progress : callable, optional
+        Called now and then with the numbers of accesses read and to be read.
 
     Raises
     ------
@@ -155,5 +165,14 @@ def compact_trace(source: str | os.PathLike[str], target: str | os.PathLike[str]
     trace = open_trace(source)
     if trace.compact:
         raise InputError(f"{trace.path}: is compact already; accepted: a raw trace")
-    raw = (part for part in trace.parts() if isinstance(part, Raw))
-    return write_compact(target, fold(raw, trace.path), trace.metadata)
+
+    def raw() -> Iterator[Raw]:
+        done = 0
+        for part in trace.parts():
+            assert isinstance(part, Raw)
+            yield part
+            done += len(part.kind)
+            if progress is not None:
+                progress(done, trace.accesses)
+
+    return write_compact(target, fold(raw(), trace.path), trace.metadata)

@@ -8,6 +8,7 @@ BLOCK = 4096  # accesses of one stream (one space, one thread)
 PAGE_SHIFT = 12
 PAGE_BYTES = 1 << PAGE_SHIFT
 LARGE_SHIFT = 21
+HUGE_SHIFT = 30
 VIRTUAL_BITS = 48  # bits 63:47 of an address are equal: 4-level paging
 PAGE_NUMBER_MASK = (1 << 64 - PAGE_SHIFT) - 1
 
