@@ -31,6 +31,7 @@ from mmu.trace.blocks import Bytes, Integer, Words
 from mmu.trace.format import Raw
 from mmu.trace.kinds import FETCH, READ, WRITE
 from mmu.trace.lines import (
+    BEGINNING,
     END,
     FULL,
     LAST,
@@ -81,7 +82,7 @@ MARKER, THREAD, ENTRY = key("<marker:"), key("<thread"), key("<entry")
 OUTPUT, VIEW, RECORD_NUMBER, RECORDS = (
     key("Output"), key("View"), key("<--record#-"), key("<record#>:"),
 )  # fmt: skip
-UNFETCHED = key("non-fetched")
+UNFETCHED, TOTAL = key("non-fetched"), key("total")
 
 
 class Bad(IntEnum):
@@ -120,15 +121,13 @@ def heading(text: Bytes, here: int) -> bool:
 
 @inlined
 def numbers_end(text: Bytes, here: int) -> int:
-    """Return where the numbers of a record and its colon end, or -1 if there are none.
-
-    A colon after a blank, as in the total at the end, gives the colon's place.
-    """
+    """Return where the numbers of a record and its colon end, 0 for the total at the end, or -1."""
     _, here = decimal(text, here, 18)
     if text[at(here)] == SPACE:
         here = blanks(text, here)
         if text[at(here)] == COLON:
-            return here
+            word, _ = packed(text, blanks(text, here + 1))
+            return 0 if word == TOTAL else -1
         first = here
         _, here = decimal(text, here, 18)
         if here == first:
@@ -268,10 +267,8 @@ def record_at(text: Bytes, field: int) -> tuple[bool, np.int64, np.int64, int]:
     none = np.int64(0)
     if ZERO <= letter <= NINE:
         field = numbers_end(text, field)
-        if field < 0:
-            return False, none, none, -1
-        if text[at(field)] == COLON:  # the total at the end
-            return False, none, none, 0
+        if field <= 0:
+            return False, none, none, field
     elif letter != LETTER_T:
         return False, none, none, 0 if heading(text, field) else -1
     workload, thread, field = stream(text, field)
@@ -354,9 +351,9 @@ def read_drview(source: Source) -> Iterator[Raw]:
         content.
     """
     source.notes.said["tool"] = "drrun -t drmemtrace -tool view"
-    workloads = any(re.match(r" *\d+ +\d+: +W-?\d+\.", line) for line in first_lines(source.head))
+    workloads = re.search(rb"^ *\d+ +\d+: +W-?\d+\.", source.head[:BEGINNING], re.MULTILINE)
     reader = LineReader(
         parse, REASONS, source.where, source.notes, WHAT_IS_PASSED,
-        processes=workloads, threads=True,
+        processes=workloads is not None, threads=True,
     )  # fmt: skip
     return read_lines(reader, source.pieces)

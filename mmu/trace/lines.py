@@ -97,10 +97,13 @@ def key(word: str) -> int:
 
 @inlined
 def packed(text: Bytes, here: int) -> tuple[np.int64, int]:
-    """Return up to eight letters of the field at `here`, the first lowest, and where they end."""
+    """Return up to eight letters of the field at `here`, the first lowest, and where they end.
+
+    A zero counts as another letter: a word must not equal the same with zeros after it.
+    """
     value, shift = np.int64(0), 0
     while shift < 64 and not ends_field(text[at(here)]):
-        value |= np.int64(text[at(here)]) << shift
+        value |= np.int64(text[at(here)] if text[at(here)] else 0xFF) << shift
         shift += 8
         here += 1
     return value, here

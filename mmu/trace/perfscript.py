@@ -138,7 +138,8 @@ def event_at(text: Bytes, here: int) -> int:
     if word == RECORD_NAME:
         return here
     stop = field_end(text, here)
-    if stop - here < 2 or text[at(stop - 1)] != COLON:
+    # No event's name begins with a digit; a time does, where the command ended in a number.
+    if stop - here < 2 or text[at(stop - 1)] != COLON or ZERO <= text[at(here)] <= NINE:
         return -1
     return here
 
@@ -287,7 +288,7 @@ def parse(
 
 SAMPLE = re.compile(
     r"(?P<command>.*?)(?<!\S)(?P<pid>-?\d+/)?-?\d+\s+(\[\d+\]\s+)?(?:\d+\.\d+:\s+)?(\d+\s+)?"
-    r"(PERF_RECORD_\S*|\S+:)(\s.*|$)"
+    r"(PERF_RECORD_\S*|[^\s0-9]\S*:)(\s.*|$)"
 )
 
 

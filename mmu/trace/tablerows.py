@@ -142,6 +142,8 @@ def kind_at(text: Bytes, here: int, separator: int) -> tuple[np.int64, int]:
         if letter in (separator, SPACE, TAB, NEWLINE, QUOTE):
             break
         upper = UPPER_A <= letter <= UPPER_Z
+        if letter == 0:  # a word must not equal the same with zeros after it
+            return value, -1
         value |= np.int64(letter | LOWER_CASE if upper else letter) << shift
         shift += 8
         here += 1
