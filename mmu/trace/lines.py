@@ -18,6 +18,7 @@ from mmu.trace.notes import Notes
 LONGEST_LINE = 4 << 20  # bytes
 BEGINNING = 1 << 16  # bytes by which a format is told
 RECORDS = 1 << 18  # of one part
+MOST_SHOWN = 100  # letters of a line in a message
 PADDING = 16  # bytes after the text: a line's first ones are looked at together
 
 NEWLINE, SPACE, TAB, COMMA = ord("\n"), ord(" "), ord("\t"), ord(",")
@@ -217,7 +218,8 @@ class LineReader:
     def refuse(self, reason: str, start: int, end: int) -> None:
         """Raise the error for the line that begins at `start`."""
         line = self.text[start : min(end, start + 200)].tobytes().split(b"\n", 1)[0]
-        content = repr(line[:60])[1:] + ("..." if len(line) > 60 else "")
+        shown = 60 if len(repr(line[:60])) <= MOST_SHOWN else MOST_SHOWN // 4
+        content = repr(line[:shown])[1:] + ("..." if len(line) > shown else "")
         raise InputError(f"{self.where}: line {int(self.place[LINE]) + 1}: {content}: {reason}")
 
 
