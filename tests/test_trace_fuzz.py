@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slow_formats import SLOW
 from test_trace_formats import LETTERS, MUTATIONS, mutated
-from trace_formats import SAMPLES, format_of
+from trace_formats import SAMPLES, format_of, lackey
 
 from mmu.errors import InputError
 from mmu.trace import import_trace
@@ -68,7 +68,8 @@ def check(sample, data):
     found = imported(data, name)
     imported(data)
     imported(data, name, compact=True)
-    if name not in SLOW or "no line names the columns" in found or "columns are separ" in found:
+    unread = ("data that cannot be read", "no line names the columns", "columns are separated by")
+    if name not in SLOW or any(reason in found for reason in unread):
         return
     expected = SLOW[name](data)
     if isinstance(expected, int):
@@ -112,7 +113,7 @@ def test_a_damaged_file_is_refused_in_one_line_or_read_right(sample, damage):
 
 @pytest.mark.fuzz
 @EVERY
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(damage=DAMAGE)
 def test_many_damaged_files_are_refused_in_one_line_or_read_right(sample, damage):
     check(sample, damaged(sample, damage))
@@ -120,7 +121,7 @@ def test_many_damaged_files_are_refused_in_one_line_or_read_right(sample, damage
 
 @pytest.mark.fuzz
 @pytest.mark.parametrize("name", sorted(FORMATS))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.one_of(st.binary(max_size=200), st.text(LETTERS.decode("latin-1"), max_size=200)))
 def test_rubbish_as_any_format_is_refused_or_read_right(name, data):
     data = data if isinstance(data, bytes) else data.encode("latin-1")
@@ -160,19 +161,17 @@ for path in sys.argv[2:]:
         print(json.dumps([path, name, message, time.process_time() - began]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
-GIBIBYTE = 1 << 30
-BOMBS = {"zeros": b"\0", "letters": b"A", "blanks": b" ", "digits": b"1"}
+MEBIBYTE = 1 << 20
+BOMBS = {"zeros": (b"\0", b"\0"), "blanks": (b"2 10\n", b" "), "digits": (lackey(100), b"1")}
 
 
 @pytest.mark.slow
 def test_files_of_gigabytes_in_one_line_are_refused_in_little_memory_and_time(tmp_path):
     (tmp_path / "good").write_bytes(SAMPLES["lackey"](100))
     paths = []
-    for number, (packer, pack) in enumerate(PACKERS.items()):
-        for what, letter in BOMBS.items():
-            start = SAMPLES["lackey"](100) if what == "digits" else b""
-            members = GIBIBYTE // (16 << 20) if number % 2 else 2 * GIBIBYTE // (16 << 20)
-            packed = pack(start) * bool(start) + pack(letter * (16 << 20)) * members
+    for packer, pack in PACKERS.items():
+        for what, (start, letter) in BOMBS.items():
+            packed = pack(start) + pack(letter * MEBIBYTE) * 2048
             paths.append(tmp_path / f"{what}.{packer}")
             paths[-1].write_bytes(packed)
     child = subprocess.run(
