@@ -6,6 +6,7 @@ import subprocess
 import pytest
 from test_trace_formats import read
 
+from mmu import cli
 from mmu.trace import import_trace
 from mmu.trace.importer import chosen
 
@@ -223,3 +224,10 @@ def test_what_the_installed_perf_prints_is_read(tmp_path):
     assert chosen(None, samples, "x") == "perf-script"
     assert len(read("perf-mem", listed)) > 10
     assert read("perf-mem", listed) == read("perf-script", samples)
+
+
+def test_the_command_line_says_that_samples_are_samples(tmp_path, capsys):
+    (tmp_path / "list").write_bytes(PERF_MEM)
+    assert cli.main(["trace", "import", str(tmp_path / "list"), "-o", str(tmp_path / "t")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith("note: samples of accesses, not all of them")

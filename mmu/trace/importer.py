@@ -28,6 +28,7 @@ class Format(NamedTuple):
     what: str  # for messages
     recognised: Callable[[bytes], bool]  # by its first megabyte, or all of it if it is shorter
     read: Callable[[Source], Iterator[Raw]]
+    columns: bool = False  # it takes a map of columns
 
 
 FORMATS = {
@@ -45,7 +46,7 @@ FORMATS = {
         perfscript.read_perfscript,
     ),
     "perf-mem": Format("what perf mem report -D lists", perfmem.recognised, perfmem.read_perfmem),
-    "csv": Format("tables in text, one access a row", table.recognised, table.read_table),
+    "csv": Format("tables in text, one access a row", table.recognised, table.read_table, True),
 }
 
 
@@ -136,18 +137,27 @@ def beginning(pieces: Iterator[bytes]) -> bytes:
 def chosen(name: str | None, head: bytes, where: str, columns: bool = False) -> str:
     """Return the name of the format that is asked for, or the one that an input begins like.
 
-    Where `columns` are given, a text that is no other format is a table.
+    Where `columns` are given, it is a table: a text is then csv, whatever else it may look like.
     """
     accepted = f"accepted: {', '.join(FORMATS)}"
     if name is not None:
         if name not in FORMATS:
             raise InputError(f"{where}: format {name!r} is not known; {accepted}")
+        if columns and not FORMATS[name].columns:
+            tables = ", ".join(key for key, format in FORMATS.items() if format.columns)
+            raise InputError(
+                f"{where}: {name} has no columns to name; accepted with them: {tables}"
+            )
         return name
     if not head:
         raise InputError(f"{where}: is empty; {accepted}")
     if head.startswith(b"PAR1"):
         raise InputError(f"{where}: is Parquet, which needs no import; {accepted}")
-    found = [key for key, format in FORMATS.items() if format.recognised(head)]
+    found = [
+        key
+        for key, format in FORMATS.items()
+        if (format.columns or not columns) and format.recognised(head)
+    ]
     if len(found) > 1:
         raise InputError(
             f"{where}: may be {' or '.join(found)}; say which with --format, or format= in Python"
