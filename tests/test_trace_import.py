@@ -178,12 +178,12 @@ def test_progress_is_told(tmp_path, plain):
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (b"", "is empty; accepted: lackey, logs of valgrind"),
+        (b"", "is empty; accepted: lackey, din"),
         (gzip.compress(b""), "is empty"),
-        (b"0 1234\n1 5678\n", "begins with '0 1234', no format that is known; accepted: lackey"),
+        (b"9 1234\n1 5678\n", "begins with '9 1234', no format that is known; accepted: lackey"),
         (b"PAR1xxxx", "is Parquet, which needs no import"),
         (bytes(1000), "no format that is known"),
-        (b"==1== Lackey\n", "holds no accesses"),
+        (b"==1== Lackey\n", "holds no accesses but 1 valgrind's messages and empty lines"),
     ],
 )
 def test_what_is_no_trace_is_refused(tmp_path, content, text):
@@ -197,8 +197,8 @@ def test_what_is_no_trace_is_refused(tmp_path, content, text):
 
 def test_an_unknown_format_is_refused(tmp_path):
     (tmp_path / "log").write_bytes(log(5))
-    with pytest.raises(InputError, match="format 'din' is not known; accepted: lackey"):
-        import_trace(tmp_path / "log", tmp_path / "t", format="din")
+    with pytest.raises(InputError, match="format 'dim' is not known; accepted: lackey"):
+        import_trace(tmp_path / "log", tmp_path / "t", format="dim")
 
 
 def test_a_missing_log_and_a_folder_are_refused(tmp_path):

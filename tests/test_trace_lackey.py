@@ -20,8 +20,14 @@ def read_lackey(pieces, where):
 def slow_parse(text):
     """Accesses (address, kind, size) of a log, or the number of the line that is no record."""
     accesses = []
+    writer = None
     for number, line in enumerate(text.split("\n")[:-1], 1):
-        if line == "" or re.match(r"==[0-9]+==|--[0-9]+--", line):
+        message = re.match(r"(==|--)([0-9]+)\1", line)
+        if message:
+            if writer not in (None, message[2]):
+                return number
+            writer = message[2]
+        if message or line == "":
             continue
         found = LINE.fullmatch(line)
         if not found:
@@ -66,9 +72,8 @@ RECORDS = st.builds(
     st.sampled_from(["x", "08x", "016X"]),
 )
 OTHERS = st.one_of(
-    st.sampled_from(
-        ["", "==12== Command: /bin/true", "--7-- warning, 100% safe", "==1==", "--99--"]
-    ),
+    st.sampled_from(["", "==12== Command: /bin/true", "--12-- warning, 100% safe", "==12=="]),
+    st.sampled_from(["", "==12==", "--12--", "==1==", "--99--"]),
     st.sampled_from(["====", "==a== x", "=1= x", "==1-- x", "**1** x", "I 0401ab70,3", "i  1,2"]),
     st.sampled_from(["I  ,3", "I  12", "I  12,", "I  12,0", "I  12,4097", "I  12,99999", "I  g,1"]),
     st.sampled_from(
@@ -177,6 +182,24 @@ def test_a_line_without_end_is_refused_before_it_fills_memory(monkeypatch):
 
     with pytest.raises(InputError, match=r"line 1: .*a line of more than"):
         list(read_lackey(endless(), "a.log"))
+
+
+def test_a_second_process_is_refused_and_what_to_do_is_said():
+    text = b"==7== Lackey\nI  1000,4\n==7== a\n==8== b\nI  2000,4\n"
+    with pytest.raises(InputError, match=r"line 4: '==8== b': a second process .*FILE\.%p"):
+        list(read_lackey([text], "a.log"))
+
+
+def test_what_the_program_printed_is_refused_and_what_to_do_is_said():
+    with pytest.raises(InputError, match=r"line 2: 'hello': .*--log-file=FILE"):
+        list(read_lackey([b"I  1000,4\nhello\nI  2000,4\n"], "a.log"))
+
+
+@pytest.mark.parametrize("piece", [1, 2, 9, 10, 11, 1000])
+def test_line_ends_of_windows_are_line_ends(piece):
+    text = "==7== Lackey\r\nI  1000,4\r\n\r\n S 1fff,2\r\n"
+    assert parsed(text, piece) == slow_parse(text.replace("\r\n", "\n"))
+    assert lackey.recognised(text.encode())
 
 
 def test_a_long_message_is_passed_over():

@@ -55,6 +55,8 @@ def import_(source: str, output: str, form: str | None, quiet: bool, **given: An
         click.echo(f"{output}: {made.accesses:,} accesses ({kinds}) in {made.records:,} records")
         for what, times in made.metadata.get("passed_over", {}).items():
             click.echo(f"passed over: {times:,} {what}")
+        if "remark" in made.metadata:
+            click.echo(f"note: {made.metadata['remark']}")
 
 
 for command in (info, edit.compact, edit.cut, edit.merge, synth.synth):

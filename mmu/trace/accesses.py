@@ -57,7 +57,7 @@ def within(address: Integer, length: Integer) -> bool:
 
 
 @inlined
-def add(out: Accesses, record: int, start: Integer, length: Integer, what: int) -> int:
+def add(out: Accesses, record: int, start: Integer, length: Integer, what: Integer) -> int:
     """Store an access as one record, or as two if it crosses a 4 KiB boundary.
 
     Returns the number of records then. There must be room for two.

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mmu.errors import InputError
-from mmu.trace import lackey
+from mmu.trace import din, drview, lackey, perfmem, perfscript, table
 from mmu.trace.ahead import ahead
 from mmu.trace.compact import fold
 from mmu.trace.decompress import decompressed, shown
 from mmu.trace.format import Part, Raw
+from mmu.trace.lines import first_lines
 from mmu.trace.reader import Trace, open_trace
 from mmu.trace.source import Source
 from mmu.trace.window import window
@@ -27,12 +28,25 @@ class Format(NamedTuple):
     what: str  # for messages
     recognised: Callable[[bytes], bool]  # by its first megabyte, or all of it if it is shorter
     read: Callable[[Source], Iterator[Raw]]
+    columns: bool = False  # it takes a map of columns
 
 
 FORMATS = {
     "lackey": Format(
         "logs of valgrind --tool=lackey --trace-mem=yes", lackey.recognised, lackey.read_lackey
     ),
+    "din": Format("traces for Dinero III and IV", din.recognised_din, din.read_din),
+    "xdin": Format("extended din traces for Dinero IV", din.recognised_xdin, din.read_xdin),
+    "drview": Format(
+        "what DynamoRIO's view tool prints of a memory trace", drview.recognised, drview.read_drview
+    ),
+    "perf-script": Format(
+        "what perf script prints of samples with addresses",
+        perfscript.recognised,
+        perfscript.read_perfscript,
+    ),
+    "perf-mem": Format("what perf mem report -D lists", perfmem.recognised, perfmem.read_perfmem),
+    "csv": Format("tables in text, one access a row", table.recognised, table.read_table, True),
 }
 
 
@@ -84,7 +98,7 @@ def import_trace(
     where = shown(path)
     with closing(decompressed(path)) as pieces:
         head = beginning(pieces)
-        name = chosen(format, head, where)
+        name = chosen(format, head, where, bool(columns))
         regular = Path(path).is_file() and os.fspath(path) != "-"
         source = Source(
             where,
@@ -94,7 +108,7 @@ def import_trace(
             dict(columns or {}),
         )
         read = FORMATS[name].read(source)
-        kept = window(read, where, skip, limit, progress)
+        kept = window(read, where, skip, limit, progress, source.notes)
         parts: Iterator[Part] = fold(kept, where) if compact else kept
         if regular:  # a pipe may be silent, and nothing could stop the thread that waits for it
             parts = ahead(generated(parts))
@@ -120,27 +134,42 @@ def beginning(pieces: Iterator[bytes]) -> bytes:
     return head
 
 
-def chosen(name: str | None, head: bytes, where: str) -> str:
-    """Return the name of the format that is asked for, or the one that an input begins like."""
-    accepted = "; ".join(f"{key}, {format.what}" for key, format in FORMATS.items())
+def chosen(name: str | None, head: bytes, where: str, columns: bool = False) -> str:
+    """Return the name of the format that is asked for, or the one that an input begins like.
+
+    Where `columns` are given, it is a table: a text is then csv, whatever else it may look like.
+    """
+    accepted = f"accepted: {', '.join(FORMATS)}"
     if name is not None:
         if name not in FORMATS:
-            raise InputError(f"{where}: format {name!r} is not known; accepted: {accepted}")
+            raise InputError(f"{where}: format {name!r} is not known; {accepted}")
+        if columns and not FORMATS[name].columns:
+            tables = ", ".join(key for key, format in FORMATS.items() if format.columns)
+            raise InputError(
+                f"{where}: {name} has no columns to name; accepted with them: {tables}"
+            )
         return name
     if not head:
-        raise InputError(f"{where}: is empty; accepted: {accepted}")
+        raise InputError(f"{where}: is empty; {accepted}")
     if head.startswith(b"PAR1"):
-        raise InputError(f"{where}: is Parquet, which needs no import; accepted: {accepted}")
-    found = [key for key, format in FORMATS.items() if format.recognised(head)]
+        raise InputError(f"{where}: is Parquet, which needs no import; {accepted}")
+    found = [
+        key
+        for key, format in FORMATS.items()
+        if (format.columns or not columns) and format.recognised(head)
+    ]
     if len(found) > 1:
         raise InputError(
             f"{where}: may be {' or '.join(found)}; say which with --format, or format= in Python"
         )
     if found:
         return found[0]
+    if columns and first_lines(head):
+        return "csv"
     content = repr(head.split(b"\n", 1)[0][:60])[1:]
     raise InputError(
-        f"{where}: begins with {content}, no format that is known; accepted: {accepted}"
+        f"{where}: begins with {content}, no format that is known; {accepted}; a table needs a line "
+        "that names its columns, or --columns"
     )
 
 

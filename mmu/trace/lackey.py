@@ -6,8 +6,10 @@ A line is an access, in the program's order: address in hexadecimal, size in byt
      L BE801950,4     load                        M 0025747C,1     load and store of the same bytes
 
 Lines that begin with ``==pid==`` or ``--pid--`` are valgrind's messages: they and empty lines are
-passed over. Anything else is refused. An access that crosses a 4 KiB boundary becomes two, the
-lower one first; a load and store becomes a read, then a write (all reads before the writes).
+passed over. A second pid is refused: a child has written into the log (after a fork, or with
+``--trace-children=yes``), and no record says whose it is. Anything else is refused as well. An access
+that crosses a 4 KiB boundary becomes two, the lower one first; a load and store becomes a read, then a
+write (all reads before the writes).
 """
 
 import re
@@ -27,12 +29,10 @@ from mmu.trace.lines import (
     FULL,
     LINE,
     NEWLINE,
-    NINE,
     PASSED,
     POSITION,
     RECORD,
     SPACE,
-    ZERO,
     LineReader,
     decimal,
     hexadecimal,
@@ -54,28 +54,30 @@ class Bad(IntEnum):
     ADDRESS = 3
     SIZE = 4
     RANGE = 5
+    PROCESS = 6
 
 
 REASONS = {
-    Bad.UNKNOWN: "not a lackey record (`I  addr,size`, ` L addr,size`, ` S ...`, ` M ...`)",
+    Bad.UNKNOWN: "not a lackey record (`I  addr,size`, ` L addr,size`, ` S ...`, ` M ...`); keep what "
+    "the program prints out of the log with --log-file=FILE",
     Bad.ADDRESS: "the address is not one of 1 to 16 hexadecimal digits",
     Bad.SIZE: f"the size is not a number from 1 to {MOST_BYTES}",
     Bad.RANGE: NOT_CANONICAL,
+    Bad.PROCESS: "a second process writes into this log, and its accesses look like those of the "
+    "first; give each a log with --log-file=FILE.%p, or use --child-silent-after-fork=yes",
 }
 
 
 @inlined
-def message_end(text: Bytes, start: int) -> int:
-    """Return where a message's ``==pid==`` or ``--pid--`` ends, or -1 if there is none."""
+def message_end(text: Bytes, start: int) -> tuple[np.int64, int]:
+    """Return the process of a message's ``==pid==`` or ``--pid--`` and its end, or -1."""
     mark = text[at(start)]
-    if mark not in (EQUALS, MINUS) or text[at(start + 1)] != mark:
-        return -1
-    here = start + 2
-    while ZERO <= text[at(here)] <= NINE:
-        here += 1
-    if here == start + 2 or text[at(here)] != mark or text[at(here + 1)] != mark:
-        return -1
-    return here + 2
+    process, here = decimal(text, start + 2, 18)
+    if mark not in (EQUALS, MINUS) or text[at(start + 1)] != mark or here == start + 2:
+        return process, -1
+    if text[at(here)] != mark or text[at(here + 1)] != mark:
+        return process, -1
+    return process, here + 2
 
 
 @inlined
@@ -90,8 +92,11 @@ def line_mark(text: Bytes, start: int) -> int:
 
 
 @kernel
-def parse(text: Bytes, end: int, out: Accesses, place: Words) -> int:
-    """Read the lines of `text` up to `end`; as `mmu.trace.lines.LineReader` wants it."""
+def parse(text: Bytes, end: int, out: Accesses, place: Words, writer: Words) -> int:
+    """Read the lines of `text` up to `end`; as `mmu.trace.lines.LineReader` wants it.
+
+    `writer` is the process whose log it is, or -1 as long as no message has told it.
+    """
     here, record, line = place[POSITION], place[RECORD], place[LINE]
     status = END
     while here < end:
@@ -100,10 +105,16 @@ def parse(text: Bytes, end: int, out: Accesses, place: Words) -> int:
             break
         mark = line_mark(text, here)
         if mark < 0:
-            following = here if text[at(here)] == NEWLINE else message_end(text, here)
+            process, following = writer[0], here
+            if text[at(here)] != NEWLINE:
+                process, following = message_end(text, here)
             if following < 0:
                 status = Bad.UNKNOWN
                 break
+            if process != writer[0] and writer[0] >= 0:
+                status = Bad.PROCESS
+                break
+            writer[0] = process
             following = line_end(text, following)
             place[PASSED] += 1
         else:
@@ -132,7 +143,7 @@ def parse(text: Bytes, end: int, out: Accesses, place: Words) -> int:
 
 def recognised(head: bytes) -> bool:
     """Tell whether a file that begins like this is lackey's."""
-    first = head.lstrip(b"\n").split(b"\n", 1)[0]
+    first = head.lstrip(b"\r\n").split(b"\n", 1)[0].removesuffix(b"\r")
     record = rb"(==|--)\d+\1.*|(I | S| L| M) [0-9a-fA-F]{1,16},\d{1,4}"
     return re.fullmatch(record, first) is not None
 
@@ -159,6 +170,10 @@ def read_lackey(source: Source) -> Iterator[Raw]:
         A line is no record; the message has its number, counted from 1, and its content.
     """
     source.notes.said |= recording(source.head)
-    passed = "valgrind's messages and empty lines"
-    reader = LineReader(parse, REASONS, source.where, source.notes, passed)
+    passed = ("valgrind's messages and empty lines",)
+    writer = np.array([-1])
+    reader = LineReader(
+        lambda text, end, out, place: parse(text, end, out, place, writer),
+        REASONS, source.where, source.notes, passed,
+    )  # fmt: skip
     return read_lines(reader, source.pieces)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 from mmu.errors import InputError
 from mmu.trace.format import Raw, rows
+from mmu.trace.notes import Notes
 
 
 def window(
@@ -12,6 +13,7 @@ def window(
     skip: int = 0,
     limit: int | None = None,
     progress: Callable[[int], None] | None = None,
+    notes: Notes | None = None,
 ) -> Iterator[Raw]:
     """Yield a raw trace's accesses from `skip` on, at most `limit`; what follows is not read.
 
@@ -24,6 +26,8 @@ def window(
         Accesses, after those that cross a 4 KiB boundary have been split.
     progress : callable, optional
         Called with the number of accesses read so far.
+    notes : Notes, optional
+        What has been passed over, for the error where nothing else was there.
 
     Raises
     ------
@@ -49,4 +53,7 @@ def window(
             return
     if read <= skip:
         asked = f", and {skip:,} are to be skipped; skip fewer" if skip else "; record it again"
-        raise InputError(f"{where}: holds {read or 'no'} accesses{asked}")
+        passed = notes.passed.most_common(3) if notes is not None and not read else []
+        instead = ", ".join(f"{times:,} {what}" for what, times in passed)
+        found = f" but {instead}" if instead else ""
+        raise InputError(f"{where}: holds {read or 'no'} accesses{found}{asked}")
