@@ -28,6 +28,7 @@ MODES = ("tagged", "purge", "flush", "native")
 PAGES = ("4k", "2m", "auto")
 BACKINGS = ("start", "first-touch")
 TRACE_COLUMNS = ("address", "kind", "size", "space", "thread")
+EXPORTS = ("champsim", "cloudsuite", "din", "xdin", "lackey", "dynamorio", "csv")
 
 
 def shown(value: object, limit: int = 60) -> str:
@@ -120,6 +121,15 @@ def parse_address(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 64:
         raise refusal(value, "an address below 2^64, such as 0x100000000000")
     return value
+
+
+def parse_code_address(value: object) -> int:
+    """Return the address, not 0, that hexadecimal digits stand for, with or without ``0x``."""
+    text = value.strip() if isinstance(value, str) else ""
+    address = int(text, 16) if re.fullmatch(r"(0[xX])?[0-9a-fA-F]{1,16}", text) else 0
+    if not (0 < address < 1 << 47 or address >= (1 << 64) - (1 << 47)):
+        raise refusal(value, "a hexadecimal address of 48 bits, not 0")
+    return address
 
 
 def parse_share(value: object) -> float:

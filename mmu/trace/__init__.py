@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mmu.trace.chunks import Chunk
     from mmu.trace.compact import compact_trace, fold
     from mmu.trace.cut import cut_trace
+    from mmu.trace.export import Exported, export_trace
     from mmu.trace.format import Compact, Raw
     from mmu.trace.importer import import_lackey, import_trace
     from mmu.trace.merge import merge_traces
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
 HOMES = {
     "Chunk": "chunks",
     "Compact": "format",
+    "Exported": "export",
     "Raw": "format",
     "Trace": "reader",
     "compact_trace": "compact",
     "cut_trace": "cut",
+    "export_trace": "export",
     "fold": "compact",
     "import_lackey": "importer",
     "import_trace": "importer",
@@ -47,10 +50,12 @@ __all__ = [
     "WRITE",
     "Chunk",
     "Compact",
+    "Exported",
     "Raw",
     "Trace",
     "compact_trace",
     "cut_trace",
+    "export_trace",
     "fold",
     "import_lackey",
     "import_trace",

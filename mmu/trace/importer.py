@@ -2,16 +2,28 @@
 
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 from mmu.errors import InputError
-from mmu.trace import din, drview, lackey, perfmem, perfscript, table
+from mmu.trace import (
+    champsim,
+    din,
+    drview,
+    dynamorio,
+    gem5,
+    lackey,
+    parquetmap,
+    perfmem,
+    perfscript,
+    table,
+)
 from mmu.trace.ahead import ahead
 from mmu.trace.compact import fold
 from mmu.trace.decompress import decompressed, shown
+from mmu.trace.folder import read_folder
 from mmu.trace.format import Part, Raw
 from mmu.trace.lines import first_lines
 from mmu.trace.reader import Trace, open_trace
@@ -47,7 +59,26 @@ FORMATS = {
     ),
     "perf-mem": Format("what perf mem report -D lists", perfmem.recognised, perfmem.read_perfmem),
     "csv": Format("tables in text, one access a row", table.recognised, table.read_table, True),
+    "parquet": Format(
+        "other tools' Parquet files, by a map of their columns",
+        parquetmap.recognised,
+        parquetmap.read_parquet,
+        columns=True,
+    ),
+    "champsim": Format(
+        "ChampSim's records of 64 bytes", champsim.recognised_champsim, champsim.read_champsim
+    ),
+    "cloudsuite": Format(
+        "ChampSim's records of 96 bytes for CloudSuite",
+        champsim.recognised_cloudsuite,
+        champsim.read_cloudsuite,
+    ),
+    "dynamorio": Format(
+        "DynamoRIO's final memory traces", dynamorio.recognised, dynamorio.read_dynamorio
+    ),
+    "gem5": Format("gem5's packet traces", gem5.recognised, gem5.read_gem5),
 }
+FOLDER = "dynamorio"  # the format that is a folder
 
 
 def import_trace(
@@ -66,8 +97,8 @@ def import_trace(
     Parameters
     ----------
     path : path
-        The file, plain or packed as .gz, .xz, .zst or .bz2 (its content says which); a pipe;
-        ``"-"`` for standard input.
+        The file, plain or packed as .gz, .xz, .zst, .bz2, .lz4 or .zip (its content says which);
+        a pipe; ``"-"`` for standard input; a folder that DynamoRIO has written.
     out : path
         The trace to write. It appears when all of the input has been read.
     format : str, optional
@@ -96,21 +127,13 @@ def import_trace(
         be written.
     """
     where = shown(path)
-    with closing(decompressed(path)) as pieces:
-        head = beginning(pieces)
-        name = chosen(format, head, where, bool(columns))
-        regular = Path(path).is_file() and os.fspath(path) != "-"
-        source = Source(
-            where,
-            head,
-            chain([head], pieces),
-            os.fspath(path) if regular else None,
-            dict(columns or {}),
-        )
-        read = FORMATS[name].read(source)
+    with ExitStack() as stack:
+        name, source = opened(path, format, dict(columns or {}), stack)
+        folder = Path(path).is_dir()
+        read = read_folder(source) if folder else FORMATS[name].read(source)
         kept = window(read, where, skip, limit, progress, source.notes)
         parts: Iterator[Part] = fold(kept, where) if compact else kept
-        if regular:  # a pipe may be silent, and nothing could stop the thread that waits for it
+        if folder or source.path:  # a pipe may be silent, and nothing could stop who waits for it
             parts = ahead(generated(parts))
 
         def recording() -> dict[str, object]:
@@ -119,6 +142,25 @@ def import_trace(
 
         write_trace(out, parts, "compact" if compact else "raw", recording, level)
     return open_trace(out)
+
+
+def opened(
+    path: str | os.PathLike[str], format: str | None, columns: dict[str, str], stack: ExitStack
+) -> tuple[str, Source]:
+    """Open an input; return the name of its format, and what the format's reader is given."""
+    where = shown(path)
+    if Path(path).is_dir():
+        if format not in (None, FOLDER):
+            raise InputError(f"{where}: is a folder; accepted: a file, or format {FOLDER!r}")
+        if columns:
+            raise InputError(f"{where}: {FOLDER} has no columns to name")
+        return FOLDER, Source(where, b"", iter(()))
+    pieces = stack.enter_context(closing(decompressed(path)))
+    head = beginning(pieces)
+    regular = Path(path).is_file() and os.fspath(path) != "-"
+    file = os.fspath(path) if regular else None
+    name = chosen(format, head, where, bool(columns))
+    return name, Source(where, head, chain([head], pieces), file, columns)
 
 
 def generated(items: Iterator[Part]) -> Generator[Part]:
@@ -151,8 +193,11 @@ def chosen(name: str | None, head: bytes, where: str, columns: bool = False) -> 
         return name
     if not head:
         raise InputError(f"{where}: is empty; {accepted}")
-    if head.startswith(b"PAR1"):
-        raise InputError(f"{where}: is Parquet, which needs no import; {accepted}")
+    if parquetmap.recognised(head) and not columns:
+        raise InputError(
+            f"{where}: is Parquet, which needs no import if it has columns address and kind; else say "
+            "which is which with --columns address=NAME,kind=NAME"
+        )
     found = [
         key
         for key, format in FORMATS.items()
