@@ -13,7 +13,7 @@ from mmu.files import check_outputs, check_trace, is_stream, write_whole
 @click.group(cls=Nearest, invoke_without_command=True)
 @click.pass_context
 def trace(ctx: click.Context) -> None:
-    """Import traces, and look at them."""
+    """Record and import traces, and look at them."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 

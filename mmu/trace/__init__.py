@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mmu.trace.format import Compact, Raw
     from mmu.trace.importer import import_lackey, import_trace
     from mmu.trace.reader import Trace, open_trace
+    from mmu.trace.recorder import record
     from mmu.trace.summary import info
     from mmu.trace.writer import write_compact, write_raw
 
@@ -28,6 +29,7 @@ HOMES = {
     "import_trace": "importer",
     "info": "summary",
     "open_trace": "reader",
+    "record": "recorder",
     "write_compact": "writer",
     "write_raw": "writer",
 }
@@ -48,6 +50,7 @@ __all__ = [
     "import_trace",
     "info",
     "open_trace",
+    "record",
     "write_compact",
     "write_raw",
 ]

@@ -1,0 +1,140 @@
+"""Puts the logs of several processes, which arrive at the same time, into one trace.
+
+Each address space gets a number, in order of appearance: a new process has one, and so has a process
+that runs another program, as its address space is new. Lines that take turns are not written so: a
+change of space ends a block. A space's accesses wait until there are whole blocks of them, and come
+in the order in which these get full; what waits in a space that was silent since before the first of
+them comes first. So the order is that of arrival, but for less than a few blocks of each space.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mmu.errors import InputError
+from mmu.trace import lackey
+from mmu.trace.format import Raw, rows
+from mmu.trace.kinds import BLOCK
+from mmu.trace.lackey import read_lackey
+from mmu.trace.notes import MOST_NAMED, MOST_SPACES, Notes
+from mmu.trace.source import Source
+
+ENOUGH = 1 << 17  # bytes of text that are looked at together: 9,000 accesses or so
+# What lackey begins with in each program that it runs.
+BANNER = re.compile(rb"^==\d+== Lackey, ", re.MULTILINE)
+
+
+@dataclass
+class Space:
+    """An address space, and what of its accesses waits."""
+
+    number: int
+    process: int
+    text: list[bytes] = field(default_factory=list)
+    size: int = 0  # bytes of `text`
+    first: int = 0  # when the first byte of `text` came, in messages
+    last: int = 0  # when the last byte came
+    rest: Raw | None = None  # accesses, less than a block
+
+
+class Processes:
+    """The address spaces of a recording.
+
+    Parameters
+    ----------
+    where : str
+        What messages call the recording.
+    notes : Notes
+        Gets ``processes``: number, command and count of accesses of each space.
+    """
+
+    def __init__(self, where: str, notes: Notes) -> None:
+        self.where, self.notes = where, notes
+        self.spaces: dict[int, Space] = {}  # the present ones by process
+        self.waiting: dict[int, Space] = {}  # those with anything that waits, by number
+        self.known: list[dict[str, int | str]] = []
+        self.count = 0
+        notes.said["processes"] = self.known
+        notes.said["order"] = "of arrival, in blocks"
+
+    def merged(self, messages: Iterable[tuple[int, bytes]]) -> Iterator[Raw]:
+        """Yield the accesses of processes whose texts come in turns."""
+        for now, (process, text) in enumerate(messages):
+            banner = BANNER.search(text) if b"Lackey," in text else None
+            start = banner.start() if banner else 0
+            space = self.spaces.get(process)
+            if space is not None and (banner is None or start):
+                yield from self.grown(space, text[:start] if banner else text, now)
+            if space is None or banner:
+                if space is not None:
+                    yield from self.complete(space)
+                space = self.spaces[process] = self.new(process)
+                yield from self.grown(space, text[start:], now)
+        for space in sorted(self.waiting.values(), key=lambda space: space.last):
+            yield from self.complete(space)
+
+    def new(self, process: int) -> Space:
+        """Return the next address space."""
+        if self.count == MOST_SPACES:
+            raise InputError(
+                f"{self.where}: process {process} begins address space {MOST_SPACES + 1:,}; "
+                f"accepted: up to {MOST_SPACES:,}; record a part of it, or without children"
+            )
+        self.count += 1
+        if self.count <= MOST_NAMED:
+            self.known.append({"process": process, "command": "", "accesses": 0})
+        return Space(self.count - 1, process)
+
+    def grown(self, space: Space, text: bytes, now: int) -> Iterator[Raw]:
+        """Add text to a space; yield whole blocks if there is enough of it."""
+        if not space.text:
+            space.first = now
+            self.waiting[space.number] = space
+        space.text.append(text)
+        space.size += len(text)
+        space.last = now
+        if space.size >= ENOUGH:
+            for other in list(self.waiting.values()):
+                if other.last < space.first:
+                    yield from self.complete(other)
+            yield from self.taken(space, last=False)
+
+    def complete(self, space: Space) -> Iterator[Raw]:
+        """Yield all that waits in a space."""
+        yield from self.taken(space, last=True)
+        self.waiting.pop(space.number, None)
+
+    def taken(self, space: Space, last: bool) -> Iterator[Raw]:
+        """Yield what a space's whole lines hold, in whole blocks unless these are the last."""
+        text = b"".join(space.text)
+        end = text.rfind(b"\n") + 1
+        space.text, space.size = ([text[end:]] if end < len(text) else []), len(text) - end
+        source = Source(self.where, b"", iter([text[:end]]), notes=self.notes)
+        parts = [part for part in read_lackey(source) if len(part.kind)] if end else []
+        self.describe(space, text)
+        if space.rest is not None:
+            parts.insert(0, space.rest)
+        space.rest = None
+        made = sum(len(part.kind) for part in parts)
+        left = 0 if last else made % BLOCK
+        if made == 0:
+            return
+        whole = Raw(
+            *(np.concatenate([getattr(part, name) for part in parts]) for name in Raw._fields[:3])
+        )
+        if left:
+            space.rest = rows(whole, made - left, made)
+        if made > left:
+            if space.number < len(self.known):
+                known = self.known[space.number]
+                known["accesses"] = int(known["accesses"]) + made - left
+            number = np.full(made - left, space.number, np.uint16)
+            yield rows(whole, 0, made - left)._replace(space=number)
+
+    def describe(self, space: Space, text: bytes) -> None:
+        """Note which program a space runs, or which it was forked from."""
+        if space.number < len(self.known) and not self.known[space.number]["command"]:
+            said = lackey.recording(text[: 1 << 13])
+            self.known[space.number]["command"] = said.get("command", "(forked)")
