@@ -18,10 +18,12 @@ from mmu.trace import lackey
 from mmu.trace.format import Raw, rows
 from mmu.trace.kinds import BLOCK
 from mmu.trace.lackey import read_lackey
+from mmu.trace.lines import LONGEST_LINE
 from mmu.trace.notes import MOST_NAMED, MOST_SPACES, Notes
 from mmu.trace.source import Source
 
 ENOUGH = 1 << 17  # bytes of text that are looked at together: 9,000 accesses or so
+SILENCE = (0, b"")  # a message that says that nothing has come for a while
 # What lackey begins with in each program that it runs.
 BANNER = re.compile(rb"^==\d+== Lackey, ", re.MULTILINE)
 
@@ -62,6 +64,9 @@ class Processes:
     def merged(self, messages: Iterable[tuple[int, bytes]]) -> Iterator[Raw]:
         """Yield the accesses of processes whose texts come in turns."""
         for now, (process, text) in enumerate(messages):
+            if not text:
+                yield from self.all_that_waits()
+                continue
             banner = BANNER.search(text) if b"Lackey," in text else None
             start = banner.start() if banner else 0
             space = self.spaces.get(process)
@@ -70,8 +75,15 @@ class Processes:
             if space is None or banner:
                 if space is not None:
                     yield from self.complete(space)
+                    self.notes.pass_over("lines that do not end", len(space.text))
                 space = self.spaces[process] = self.new(process)
                 yield from self.grown(space, text[start:], now)
+        yield from self.all_that_waits()
+        for space in self.spaces.values():
+            self.notes.pass_over("lines that do not end", len(space.text))
+
+    def all_that_waits(self) -> Iterator[Raw]:
+        """Yield what waits in any space, the one that was silent longest first."""
         for space in sorted(self.waiting.values(), key=lambda space: space.last):
             yield from self.complete(space)
 
@@ -89,13 +101,18 @@ class Processes:
 
     def grown(self, space: Space, text: bytes, now: int) -> Iterator[Raw]:
         """Add text to a space; yield whole blocks if there is enough of it."""
+        self.waiting[space.number] = space
         if not space.text:
             space.first = now
-            self.waiting[space.number] = space
         space.text.append(text)
         space.size += len(text)
         space.last = now
-        if space.size >= ENOUGH:
+        if space.size > LONGEST_LINE:
+            raise InputError(
+                f"{self.where}: process {space.process} wrote a line of more than "
+                f"{LONGEST_LINE >> 20} MiB, which is not a lackey record"
+            )
+        if space.size >= ENOUGH and b"\n" in text:
             for other in list(self.waiting.values()):
                 if other.last < space.first:
                     yield from self.complete(other)
@@ -111,7 +128,8 @@ class Processes:
         text = b"".join(space.text)
         end = text.rfind(b"\n") + 1
         space.text, space.size = ([text[end:]] if end < len(text) else []), len(text) - end
-        source = Source(self.where, b"", iter([text[:end]]), notes=self.notes)
+        where = f"{self.where}: process {space.process}, lines that came together"
+        source = Source(where, b"", iter([text[:end]]), notes=self.notes)
         parts = [part for part in read_lackey(source) if len(part.kind)] if end else []
         self.describe(space, text)
         if space.rest is not None:

@@ -22,7 +22,7 @@ from collections.abc import Generator, Iterator
 
 from mmu.trace.format import Raw
 from mmu.trace.lackey import read_lackey
-from mmu.trace.processes import Processes
+from mmu.trace.processes import SILENCE, Processes
 from mmu.trace.session import Session, tool
 from mmu.trace.source import Source
 
@@ -92,7 +92,7 @@ def lines(session: Session, log: int) -> Generator[bytes]:
         late = time.monotonic() - since >= TURN
         if gathered and (ended or late or size >= PIECE or session.interrupted):
             text = rest + b"".join(gathered)
-            end = text.rfind(b"\n") + 1
+            end = text.rfind(b"\n") + 1 or (len(text) if len(text) >= PIECE else 0)
             rest = text[end:]
             if end:
                 yield text[:end]
@@ -136,7 +136,8 @@ def messages(session: Session, log: socket.socket) -> Generator[tuple[int, bytes
             if last:
                 return
             traced.listen()
-            select.select([log, traced.control], [], [], TURN)
+            if not select.select([log.fileno(), traced.control.fileno()], [], [], TURN)[0]:
+                yield SILENCE
             time.sleep(NAP)
             continue
         if not text:
