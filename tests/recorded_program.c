@@ -42,6 +42,14 @@ __attribute__((used)) static void run(word *stack)
     switch (arguments[1][0]) {
     case 'w': work(turns); break;                                 /* work */
     case 'e': for (;;) work(1000);                                /* endless */
+    case 'l': for (word i = 0; i < turns; i++) {                  /* locked, string, vector, page ends */
+                  __asm__ volatile("lock addq %1, %0" : "+m"(table[3]) : "r"(i));
+                  __asm__ volatile("addq $1, %0" : "+m"(table[5]));
+                  __asm__ volatile("movups %%xmm0, (%0)" : : "r"(&table[8]) : "memory");
+                  __asm__ volatile("movq %%rax, (%0)" : : "r"(((word)&table[512] & -4096ul) - 3) : "memory");
+                  void *to = (void *)&table[64]; const void *from = (void *)&table[128]; word n = 3;
+                  __asm__ volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
+              } break;
     case 'x': work(10); call(EXIT, turns, 0, 0); break;           /* exit status */
     case 's': work(10); *(volatile word *)8 = 1; break;           /* segmentation fault */
     case 'i': call(SIGACTION, 15, (word)ignore, 0); for (;;) work(1000); /* ignores SIGTERM */

@@ -26,6 +26,7 @@ REFRESH = 0.2  # seconds
 @click.option(
     "--children", is_flag=True, help="Record all processes, each address space under its number."
 )
+@click.option("--qemu", is_flag=True, help="Use QEMU, not valgrind: faster, tells threads apart.")
 @click.option("--no-aslr", is_flag=True, help="Do not randomise addresses.")
 @click.option("--clean-env", is_flag=True, help="Give COMMAND no variables but PATH and --env.")
 @click.option("--env", "variables", multiple=True, metavar="NAME=VALUE", help="Set a variable.")
@@ -38,6 +39,7 @@ def record(
     skip: int,
     limit: int | None,
     children: bool,
+    qemu: bool,
     no_aslr: bool,
     clean_env: bool,
     variables: tuple[str, ...],
@@ -45,7 +47,8 @@ def record(
 ) -> None:
     """Run COMMAND and record every fetch, read and write that it makes.
 
-    Write -- before COMMAND. Needs valgrind. COMMAND runs about a thousand times slower, with the
+    Write -- before COMMAND. Needs valgrind, or QEMU (qemu-user) and a C compiler. COMMAND runs a
+    hundred to a thousand times slower, with the
     terminal's input and output; --quiet leaves them to it. Ctrl-C ends it, and what has been recorded
     is kept (exit status 130). The exit status is 0 if there is a trace, however COMMAND has ended.
     """
@@ -65,6 +68,7 @@ def record(
             level=level,
             environment=environment,
             aslr=not no_aslr,
+            qemu=qemu,
         )
     ended = made.metadata["ended"]
     if not quiet:

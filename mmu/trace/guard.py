@@ -30,25 +30,34 @@ from contextlib import suppress
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 ADDR_NO_RANDOMIZE = 0x0040000  # linux/personality.h
 GRACE = 1.0  # seconds between SIGTERM and SIGKILL
-TURN = 0.1  # seconds between looks at processes whose end nobody tells
+LOOKS = 10
+TURN = 0.02  # seconds between looks at processes whose end nobody tells
 PASSED_ON = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM)
 
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 def descendants() -> list[int]:
-    """Return the processes that descend from this one and have not ended."""
-    parents: dict[int, int] = {}
-    for name in os.listdir("/proc"):
-        if name.isdecimal():
-            with suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
-                state, parent = file.read().rpartition(b")")[2].split()[:2]
-                if state not in (b"Z", b"X"):
+    """Return the processes that descend from this one and have not ended.
+
+    One whose parent has ended while we looked belongs to nobody that we saw: we look again.
+    """
+    for _ in range(LOOKS):
+        parents: dict[int, int] = {}
+        ended: set[int] = set()
+        for name in os.listdir("/proc"):
+            if name.isdecimal():
+                with suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
+                    state, parent = file.read().rpartition(b")")[2].split()[:2]
                     parents[int(name)] = int(parent)
+                    if state in (b"Z", b"X"):
+                        ended.add(int(name))
+        if set(parents.values()) - ended <= parents.keys() | {0}:
+            break
     found = {os.getpid()}
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
-    return sorted(found - {os.getpid()})
+    return sorted(found - ended - {os.getpid()})
 
 
 def runs(pid: int, tracer: str) -> bool:
@@ -66,13 +75,14 @@ def send(pids: list[int], number: int) -> None:
             os.kill(pid, number)
 
 
-def reap() -> dict[int, int]:
-    """Take notice of the children that have ended, and return their statuses."""
-    ended = {}
-    with suppress(ChildProcessError):
+def reap(ended: dict[int, int]) -> bool:
+    """Add the statuses of children that have ended; tell whether there are others."""
+    try:
         while (child := os.waitpid(-1, os.WNOHANG)) != (0, 0):
             ended[child[0]] = child[1]
-    return ended
+    except ChildProcessError:
+        return False
+    return True
 
 
 def end_all(grace: float) -> None:
@@ -81,12 +91,10 @@ def end_all(grace: float) -> None:
     if grace:
         send(descendants(), signal.SIGTERM)
         send(descendants(), signal.SIGCONT)
-    while left := descendants():
+    while reap({}):  # in the end every one of them is our child
         if time.monotonic() >= deadline:
-            send(left, signal.SIGKILL)
-        reap()
+            send(descendants(), signal.SIGKILL)
         time.sleep(0.005)
-    reap()
 
 
 def become(command: list[str], log: int, number: int, limit: int, still: bool) -> None:
@@ -143,7 +151,8 @@ def main() -> None:
         if signal.getsignal(caught) != signal.SIG_IGN or caught == signal.SIGCHLD:
             signal.signal(caught, lambda *_: None)
     program = start(control, log, command, log, number, limit, bool(still))
-    running, over = True, False
+    running, over, quiet = True, False, 0
+    ended: dict[int, int] = {}
     while True:
         ready, _, _ = select.select(
             [control_number, wake_read], [], [], None if running or over else TURN
@@ -155,15 +164,17 @@ def main() -> None:
             return
         if wake_read in ready:
             os.read(wake_read, 4096)
-        ended = reap()
-        if program in ended:
+        children = reap(ended)
+        if running and program in ended:
             running = False
             report(control, exit=ended[program])
+        ended.clear()
         if not running and not over:
             left = [pid for pid in descendants() if runs(pid, tracer)]
             if left and not follow:  # silent, and slow for nothing
                 send(left, signal.SIGKILL)
-            over = not left
+            quiet = 0 if left else quiet + 1
+            over = not children or quiet == LOOKS
             if over:
                 report(control, over=1)
 

@@ -4,8 +4,10 @@ import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 
+from mmu.errors import InputError
 from mmu.trace.compact import fold
 from mmu.trace.format import Part, Raw
+from mmu.trace.qemu.recorder import under_qemu
 from mmu.trace.reader import Trace, open_trace
 from mmu.trace.session import Session
 from mmu.trace.valgrind import all_processes, one_process
@@ -24,11 +26,12 @@ def record(
     level: int | None = None,
     environment: Mapping[str, str] | None = None,
     aslr: bool = True,
+    qemu: bool = False,
 ) -> Trace:
-    """Run a program under valgrind's lackey and write the accesses that it makes.
+    """Run a program under valgrind's lackey, or QEMU, and write the accesses that it makes.
 
     The program has our standard input, output and error. It runs about a thousand times slower than
-    by itself. Nothing but the trace is written: records go through a pipe.
+    by itself, under QEMU a hundred times. Nothing but the trace is written: records go through a pipe.
 
     Parameters
     ----------
@@ -53,6 +56,10 @@ def record(
         The program's environment, by default ours.
     aslr : bool
         False: ask the kernel not to randomise addresses, so that another recording can be equal.
+    qemu : bool
+        Record under QEMU's user-mode emulation, with a plugin that is compiled when it is first used.
+        Faster, and with the column ``thread``; the threads' order is that of full buffers, 8,184
+        accesses each. Not with `children`: QEMU does not follow a process that runs another program.
 
     Returns
     -------
@@ -65,8 +72,8 @@ def record(
     Raises
     ------
     InputError
-        Valgrind is not installed, there is no such program, it has ended before the first access
-        to be kept, or the trace cannot be written.
+        Valgrind, or QEMU, is not installed, there is no such program, it has ended before the first
+        access to be kept, or the trace cannot be written.
     KeyboardInterrupt
         Interrupted before the first access to be kept, or for the second time.
 
@@ -75,8 +82,13 @@ def record(
     The first SIGINT ends the recording, and what has been recorded is kept; only in the main thread.
     After any other end there is no trace, and no process is left, even if the recorder was killed.
     """
+    if qemu and children:
+        raise InputError(
+            "--qemu: found with --children; QEMU does not follow a process that runs another "
+            "program; leave one of the two out"
+        )
     session = Session(command, environment, still=not aslr)
-    read = all_processes if children else one_process
+    read = under_qemu if qemu else all_processes if children else one_process
     with closing(session), session.interruptible():
         parts = accesses(session, read, skip, limit, progress)
         session.notes.said |= {"skipped": skip, "aslr": "on" if aslr else "off"}
