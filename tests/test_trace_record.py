@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from recorded import assert_nothing_runs, columns, processes
 
 from mmu import cli
 from mmu.errors import InputError
@@ -22,60 +23,8 @@ from mmu.trace import fold, import_lackey, open_trace, record, write_compact
 from mmu.trace.session import Session
 
 ROOT = Path(__file__).parents[1]
-SOURCE = Path(__file__).with_name("recorded_program.c")
-CC = shutil.which("cc") or shutil.which("gcc")
-FLAGS = [
-    "-O1",
-    "-static",
-    "-nostdlib",
-    "-ffreestanding",
-    "-fno-stack-protector",
-    "-fno-pie",
-    "-no-pie",
-]
 
 valgrind = pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
-
-
-@pytest.fixture(scope="session")
-def program(tmp_path_factory):
-    """A program of a few instructions, whose name no other process has."""
-    if CC is None:
-        pytest.skip("there is no C compiler for the program to record")
-    path = tmp_path_factory.mktemp("program") / f"program{os.getpid()}"
-    subprocess.run([CC, *FLAGS, "-fcf-protection=none", "-o", path, SOURCE], check=True)
-    return str(path)
-
-
-@pytest.fixture
-def out(tmp_path):
-    (tmp_path / "out").mkdir()
-    return tmp_path / "out" / "trace.parquet"
-
-
-def processes(name):
-    """The processes with this in their arguments."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal() and int(entry.name) != os.getpid():
-            try:
-                if os.fsencode(name) in (entry / "cmdline").read_bytes():
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-    return found
-
-
-def assert_nothing_runs(name, seconds=5.0):
-    deadline = time.monotonic() + seconds
-    while processes(name) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert processes(name) == []
-
-
-def columns(path, *names):
-    parts = list(open_trace(path).parts())
-    return [np.concatenate([getattr(part, name) for part in parts]) for name in names]
 
 
 def log_of(path, *command):

@@ -1,8 +1,8 @@
-"""Records under QEMU: threads apart, and many times faster than valgrind does.
+"""Records under QEMU's user-mode emulation: threads apart, and many times faster than valgrind.
 
-What QEMU tells differs from what lackey does: each part of a repeated string instruction is an
-access as well, but its fetch is told once for every turn; a vector access of 16 bytes or more may be
-told as several of 8; loads for a change in place come as a load and a store.
+QEMU 7.2 and lackey 3.19 tell the same fetches, loads and stores of a program, in the same order, but:
+an access of 16 bytes is two of 8 in QEMU; a locked instruction loads once in QEMU and twice in
+lackey. Neither tells what the kernel reads and writes for a system call.
 """
 
 import mmap
