@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from recorded import assert_nothing_runs, columns, processes
 from mmu import cli
 from mmu.errors import InputError
 from mmu.trace import fold, import_lackey, open_trace, record, write_compact
+from mmu.trace.notes import Notes
+from mmu.trace.processes import Processes
 from mmu.trace.session import Session
 
 ROOT = Path(__file__).parents[1]
@@ -215,6 +218,7 @@ def test_all_of_a_shell_pipeline_is_recorded(out, capfd):
 
 
 @valgrind
+@pytest.mark.slow
 def test_an_interrupt_keeps_what_has_been_recorded(program, out):
     threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
     made = record([program, "e"], out)
@@ -225,6 +229,7 @@ def test_an_interrupt_keeps_what_has_been_recorded(program, out):
 
 
 @valgrind
+@pytest.mark.slow
 def test_an_interrupt_before_the_window_leaves_nothing(program, out):
     threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
@@ -277,6 +282,7 @@ def test_a_killed_recorder_leaves_no_process_and_no_trace(program, out, options)
 
 
 @valgrind
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_end_a_recording_and_all_that_it_runs(program, out, number, status):
     recorder = running(program, out)
@@ -292,6 +298,7 @@ def test_signals_end_a_recording_and_all_that_it_runs(program, out, number, stat
 
 
 @valgrind
+@pytest.mark.slow
 def test_progress_is_shown_on_a_terminal_and_nowhere_else(program, out):
     ours, theirs = os.openpty()
     options = ["-o", str(out), "--limit", "700000"]
@@ -319,6 +326,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_program_runs(progra
 
 
 @valgrind
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_no_process(program, out):
     record([program, "w", "10"], out)  # compiles
     out.unlink()
@@ -393,6 +401,7 @@ def test_what_a_killed_tracer_had_not_finished_is_no_access(out, pretended):
     assert record(["/bin/true"], out).accesses == 1
 
 
+@pytest.mark.slow
 def test_a_tracer_that_goes_on_without_a_reader_is_ended(out, pretended):
     body = "while True:\n try: os.write(log, b' L 1000,8\\n' * 999)\n except OSError: pass"
     name = pretended("import signal", "signal.signal(15, signal.SIG_IGN)", body)
@@ -423,6 +432,38 @@ def test_writers_that_take_turns_come_in_whole_blocks(out, pretended):
         assert len(set(own.tolist())) == 1
     ends = np.append(np.flatnonzero(np.diff(space)), made.accesses - 1)
     assert all(length % 4096 == 0 for length in np.diff(ends)[:-2])
+
+
+def merged(*messages):
+    """The accesses of processes that write these lines, as (space, page), and what is said of them."""
+    notes = Notes()
+    parts = list(Processes("here", notes).merged(messages))
+    pages = np.concatenate([part.address for part in parts]) >> 12
+    spaces = np.concatenate([part.space for part in parts])
+    return list(zip(spaces.tolist(), pages.tolist(), strict=True)), notes
+
+
+def test_what_a_process_wrote_before_another_began_comes_first():
+    found, _ = merged(
+        (7, b" L 1000,8\n" * 10), (9, b" L 2000,8\n" * 30_000), (7, b" L 3000,8\n"),
+        (9, b" L 4000,8\n"), (0, b""), (9, b" L 5000,8\n"), (7, b" L 6000,8\n"),
+    )  # fmt: skip
+    assert found[:10] == [(0, 1)] * 10
+    turns = [found[0], *(new for old, new in pairwise(found) if old != new)]
+    assert turns == [(0, 1), (1, 2), (0, 3), (1, 2), (1, 4), (1, 5), (0, 6)]
+    assert found.count((1, 2)) == 30_000
+
+
+def test_a_process_that_runs_another_program_begins_a_space_wherever_its_lines_are_split():
+    banner = b"==7== Lackey, an example Valgrind tool\n==7== Command: ls -l\n"
+    text = b" L 1000,8\n S 2000,8\n" + banner + b" L 3000,8\n"
+    for cut in (0, 4, 10, 13, 21, len(text) - 3):
+        found, notes = merged((7, text[:cut] or b"\n"), (7, text[cut:]))
+        assert found == [(0, 1), (0, 2), (1, 3)], cut
+        said = [
+            (row["process"], row["command"], row["accesses"]) for row in notes.said["processes"]
+        ]
+        assert said == [(7, "(forked)", 2), (7, "ls -l", 1)]
 
 
 @pytest.mark.parametrize(

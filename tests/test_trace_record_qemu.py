@@ -107,6 +107,7 @@ def test_the_limit_ends_a_program_that_would_not_end(program, out, mode):
 
 
 @qemu
+@pytest.mark.slow
 def test_an_interrupt_keeps_what_has_been_recorded(program, out):
     record([program, "a", ""], out, qemu=True)  # compiles
     threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()

@@ -34,7 +34,7 @@ class Space:
 
     number: int
     process: int
-    text: list[bytes] = field(default_factory=list)
+    text: list[bytes] = field(default_factory=list)  # whole lines
     size: int = 0  # bytes of `text`
     first: int = 0  # when the first byte of `text` came, in messages
     last: int = 0  # when the last byte came
@@ -57,6 +57,7 @@ class Processes:
         self.spaces: dict[int, Space] = {}  # the present ones by process
         self.waiting: dict[int, Space] = {}  # those with anything that waits, by number
         self.known: list[dict[str, int | str]] = []
+        self.unfinished: dict[int, bytes] = {}  # by process, the beginning of a line
         self.count = 0
         notes.said["processes"] = self.known
         notes.said["order"] = "of arrival, in blocks"
@@ -67,6 +68,9 @@ class Processes:
             if not text:
                 yield from self.all_that_waits()
                 continue
+            text = self.whole_lines(process, text)
+            if not text:
+                continue
             banner = BANNER.search(text) if b"Lackey," in text else None
             start = banner.start() if banner else 0
             space = self.spaces.get(process)
@@ -75,12 +79,23 @@ class Processes:
             if space is None or banner:
                 if space is not None:
                     yield from self.complete(space)
-                    self.notes.pass_over("lines that do not end", len(space.text))
                 space = self.spaces[process] = self.new(process)
                 yield from self.grown(space, text[start:], now)
         yield from self.all_that_waits()
-        for space in self.spaces.values():
-            self.notes.pass_over("lines that do not end", len(space.text))
+        self.notes.pass_over("lines that do not end", len(self.unfinished))
+
+    def whole_lines(self, process: int, text: bytes) -> bytes:
+        """Return a process's lines that have come to their ends; the rest of the last one waits."""
+        text = self.unfinished.pop(process, b"") + text
+        end = text.rfind(b"\n") + 1
+        if end < len(text):
+            self.unfinished[process] = text[end:]
+        if len(text) - end > LONGEST_LINE:
+            raise InputError(
+                f"{self.where}: process {process} wrote a line of more than "
+                f"{LONGEST_LINE >> 20} MiB, which is not a lackey record"
+            )
+        return text[:end]
 
     def all_that_waits(self) -> Iterator[Raw]:
         """Yield what waits in any space, the one that was silent longest first."""
@@ -107,12 +122,7 @@ class Processes:
         space.text.append(text)
         space.size += len(text)
         space.last = now
-        if space.size > LONGEST_LINE:
-            raise InputError(
-                f"{self.where}: process {space.process} wrote a line of more than "
-                f"{LONGEST_LINE >> 20} MiB, which is not a lackey record"
-            )
-        if space.size >= ENOUGH and b"\n" in text:
+        if space.size >= ENOUGH:
             for other in list(self.waiting.values()):
                 if other.last < space.first:
                     yield from self.complete(other)
@@ -124,13 +134,12 @@ class Processes:
         self.waiting.pop(space.number, None)
 
     def taken(self, space: Space, last: bool) -> Iterator[Raw]:
-        """Yield what a space's whole lines hold, in whole blocks unless these are the last."""
+        """Yield what a space's text holds, in whole blocks unless these are the last."""
         text = b"".join(space.text)
-        end = text.rfind(b"\n") + 1
-        space.text, space.size = ([text[end:]] if end < len(text) else []), len(text) - end
+        space.text, space.size = [], 0
         where = f"{self.where}: process {space.process}, lines that came together"
-        source = Source(where, b"", iter([text[:end]]), notes=self.notes)
-        parts = [part for part in read_lackey(source) if len(part.kind)] if end else []
+        source = Source(where, b"", iter([text]), notes=self.notes)
+        parts = [part for part in read_lackey(source) if len(part.kind)]
         self.describe(space, text)
         if space.rest is not None:
             parts.insert(0, space.rest)
