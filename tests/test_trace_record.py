@@ -464,6 +464,8 @@ def test_a_process_that_runs_another_program_begins_a_space_wherever_its_lines_a
             (row["process"], row["command"], row["accesses"]) for row in notes.said["processes"]
         ]
         assert said == [(7, "(forked)", 2), (7, "ls -l", 1)]
+    assert merged((7, text + banner + b" L 4000,8\n"))[0] == [(0, 1), (0, 2), (1, 3), (2, 4)]
+    assert merged((7, banner + b" L 4000,8\n"))[0] == [(0, 4)]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ them comes first. So the order is that of arrival, but for less than a few block
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -68,19 +69,17 @@ class Processes:
             if not text:
                 yield from self.all_that_waits()
                 continue
-            text = self.whole_lines(process, text)
-            if not text:
-                continue
-            banner = BANNER.search(text) if b"Lackey," in text else None
-            start = banner.start() if banner else 0
-            space = self.spaces.get(process)
-            if space is not None and (banner is None or start):
-                yield from self.grown(space, text[:start] if banner else text, now)
-            if space is None or banner:
-                if space is not None:
-                    yield from self.complete(space)
-                space = self.spaces[process] = self.new(process)
-                yield from self.grown(space, text[start:], now)
+            lines = self.whole_lines(process, text)
+            begun = [found.start() for found in BANNER.finditer(lines)]
+            for start, end in pairwise([0, *begun, len(lines)]):
+                space = self.spaces.get(process)
+                if start == end:
+                    continue
+                if space is None or start in begun:
+                    if space is not None:
+                        yield from self.complete(space)
+                    space = self.spaces[process] = self.new(process)
+                yield from self.grown(space, lines[start:end], now)
         yield from self.all_that_waits()
         self.notes.pass_over("lines that do not end", len(self.unfinished))
 
