@@ -13,7 +13,7 @@ from contextlib import suppress
 import click
 
 from mmu import units
-from mmu.cli import export, processors, run, schedule, trace
+from mmu.cli import processors, run, schedule, trace
 from mmu.cli.arguments import Nearest
 from mmu.errors import MmuError
 
@@ -42,7 +42,6 @@ for command in (
     processors.group,
 ):
     cli.add_command(command)
-trace.trace.add_command(export.export)
 
 
 def message(error: click.ClickException) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from mmu.cli import edit, synth
+from mmu.cli import edit, export, record, synth
 from mmu.cli.arguments import COLUMNS, COUNT, LEVEL, POSITIVE, Nearest
 from mmu.cli.info import info
 from mmu.cli.progress import progress_bar
@@ -15,7 +15,7 @@ from mmu.files import check_outputs, check_trace, is_stream
 @click.group(cls=Nearest, invoke_without_command=True)
 @click.pass_context
 def trace(ctx: click.Context) -> None:
-    """Import, make, change and look at traces."""
+    """Record, import, make, change, export and look at traces."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 
@@ -61,5 +61,13 @@ def import_(source: str, output: str, form: str | None, quiet: bool, **given: An
             click.echo(f"passed over: {times:,} {what}")
 
 
-for command in (info, edit.compact, edit.cut, edit.merge, synth.synth):
+for command in (
+    record.record,
+    info,
+    edit.compact,
+    edit.cut,
+    edit.merge,
+    synth.synth,
+    export.export,
+):
     trace.add_command(command)

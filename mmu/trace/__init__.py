@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mmu.trace.importer import import_lackey, import_trace
     from mmu.trace.merge import merge_traces
     from mmu.trace.reader import Trace, open_trace
+    from mmu.trace.recorder import record
     from mmu.trace.summary import info
     from mmu.trace.synth import synthesize, synthesize_like
     from mmu.trace.writer import write_compact, write_raw
@@ -36,6 +37,7 @@ HOMES = {
     "info": "summary",
     "merge_traces": "merge",
     "open_trace": "reader",
+    "record": "recorder",
     "synthesize": "synth",
     "synthesize_like": "synth",
     "write_compact": "writer",
@@ -62,6 +64,7 @@ __all__ = [
     "info",
     "merge_traces",
     "open_trace",
+    "record",
     "synthesize",
     "synthesize_like",
     "write_compact",

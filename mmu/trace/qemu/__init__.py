@@ -1,0 +1,1 @@
+"""Recording under QEMU's user-mode emulation, by a plugin of our own."""
