@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 QUICK := not slow and not fuzz
 
-.PHONY: demo test check fuzz bench readme clean
+.PHONY: demo test check fuzz bench readme traces clean
 
 # Replay the bundled traces as virtual machines in every mode.
 demo: .venv/run
@@ -36,6 +36,10 @@ bench: .venv/test
 # Run the README's commands and put their output back into it.
 readme: .venv/run
 	$(BIN)/python bench/readme.py
+
+# Record long traces into a cache, all or some: make traces NAMES="bfs sqlite". Needs valgrind.
+traces: .venv/run
+	$(BIN)/python traces/record.py $(NAMES)
 
 .venv/python:
 	$(PYTHON) -m venv .venv
