@@ -14,6 +14,7 @@ from mmu.software.turns import (
     CURRENT,
     DONE_ACCESSES,
     MOST_AT_ONCE,
+    NOBODY,
     REASONS,
     SLICE_FIELDS,
     SLICES,
@@ -79,7 +80,7 @@ def record_slices(
         if progress and turn % 64 == 0:
             progress(int(now[DONE_ACCESSES]), replay.total)
     seen = [[*row[:-1], REASONS[row[-1]]] for row in room[: now[SLICES]].tolist()][:most]
-    whole = bool(now[CURRENT] == -1 and now[SLICES] <= most)
+    whole = bool(now[CURRENT] == NOBODY)
     if now[CURRENT] >= 0 and now[CLOCK] > now[STINT_BEGIN]:
         made = int(now[DONE_ACCESSES] - now[STINT_ACCESSES])
         begin, end = int(now[STINT_BEGIN]), int(now[CLOCK])
