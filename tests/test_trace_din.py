@@ -1,6 +1,7 @@
 import pytest
 from test_trace_formats import read
 
+from mmu.trace import import_trace, lines
 from mmu.trace.din import recognised_din, recognised_xdin
 
 
@@ -34,13 +35,15 @@ def test_extended_din_has_hexadecimal_sizes():
         ("din", b"r 10"),
         ("din", b"0"),
         ("din", b"0 0x"),
-        ("din", b"0 12345678123456789"),
+        ("din", b"0 10000000000401000"),
         ("din", b"0 800000000000"),
         ("din", b"0 10,4"),
         ("xdin", b"0 10 4"),
         ("xdin", b"q 10 4"),
         ("xdin", b"rw 10 4"),
         ("xdin", b"r 10 1001"),
+        ("xdin", b"r 10000000000401000 4"),
+        ("xdin", b"r 10 10000000000000004"),
         ("xdin", b"r 10 x"),
         ("xdin", b"r 7fffffffffff 2"),
         ("xdin", b"c"),
@@ -49,6 +52,29 @@ def test_extended_din_has_hexadecimal_sizes():
 def test_a_line_that_is_no_reference_is_refused(name, line):
     good = b"0 10\n" if name == "din" else b"r 10 4\n"
     assert read(name, good + line + b"\n" + good) == 2
+
+
+def test_address_0_can_be_touched_though_the_size_is_not_known():
+    assert read("din", b"0 0\n1 ffff800000000000\n") == [
+        (0, 0, 0, None, None),
+        (0xFFFF_8000_0000_0000, 1, 0, None, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "passed"),
+    [
+        (b"0 1\n3 0\n4 0\n4 0\n\n", {"escapes (label 3)": 1, "cache flushes (label 4)": 2}),
+        (b"r 1 1\nc 0 0\nv 0 0\nv 0 0\n\n", {"copybacks (type c)": 1, "invalidations (type v)": 2}),
+    ],
+)
+def test_what_is_no_access_is_counted(tmp_path, text, passed, monkeypatch):
+    monkeypatch.setattr(lines, "RECORDS", 2)  # in several parts
+    (tmp_path / "trace").write_bytes(3 * text)
+    made = import_trace(tmp_path / "trace", tmp_path / "t")
+    assert made.metadata["passed_over"] == {
+        what: 3 * times for what, times in (passed | {"empty lines": 1}).items()
+    }
 
 
 def test_the_last_byte_of_the_lower_half_can_be_touched():

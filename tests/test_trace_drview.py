@@ -130,6 +130,7 @@ def test_every_form_is_recognised(text):
         b"1: T1 read         8 bytes @ 0x10",
         b"1: T1 read         8 byte(s) @ 0x10,",
         b"1: T1 read         8 byte(s) @ 0x800000000000",
+        b"1: T1 read\0        8 byte(s) @ 0x10",
         b"1: T1 reads        8 byte(s) @ 0x10",
         b"1: T4294967296 read         8 byte(s) @ 0x10",
         b"1: T1 <mark: 3>",
