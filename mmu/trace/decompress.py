@@ -10,10 +10,12 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
+from zipfile import BadZipFile
 
 import pyarrow as pa
 
 from mmu.errors import InputError
+from mmu.trace.archive import zip_pieces
 
 PIECE = 1 << 20  # bytes
 # An .xz file says how much memory it needs: `xz -9` 65 MiB. A hostile one may ask for 4 GiB.
@@ -26,6 +28,7 @@ DAMAGED = (
     lzma.LZMAError,
     pa.ArrowException,
     MemoryError,
+    BadZipFile,
 )
 
 Decompressor = bz2.BZ2Decompressor | lzma.LZMADecompressor
@@ -44,11 +47,21 @@ def gzip_pieces(file: BinaryIO) -> Iterator[bytes]:
             yield piece
 
 
-def zstd_pieces(file: BinaryIO) -> Iterator[bytes]:
-    """Yield what a .zst file holds."""
-    with pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd") as unpacked:
+def arrow_pieces(file: BinaryIO, codec: str) -> Iterator[bytes]:
+    """Yield what a file holds that Arrow can unpack."""
+    with pa.CompressedInputStream(pa.PythonFile(file, mode="r"), codec) as unpacked:
         while piece := unpacked.read(PIECE):
             yield piece
+
+
+def zstd_pieces(file: BinaryIO) -> Iterator[bytes]:
+    """Yield what a .zst file holds."""
+    return arrow_pieces(file, "zstd")
+
+
+def lz4_pieces(file: BinaryIO) -> Iterator[bytes]:
+    """Yield what an .lz4 file holds."""
+    return arrow_pieces(file, "lz4")
 
 
 def stream_pieces(file: BinaryIO, start: Callable[[], Decompressor]) -> Iterator[bytes]:
@@ -91,6 +104,8 @@ COMPRESSIONS: dict[bytes, tuple[str, Callable[[BinaryIO], Iterator[bytes]]]] = {
     b"\xfd7zXZ\0": ("xz", xz_pieces),
     b"\x28\xb5\x2f\xfd": ("zstd", zstd_pieces),
     b"BZh": ("bzip2", bz2_pieces),
+    b"\x04\x22\x4d\x18": ("lz4", lz4_pieces),
+    b"PK\x03\x04": ("zip", zip_pieces),
 }
 
 

@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mmu.errors import InputError
-from mmu.trace import din, drview, lackey, perfmem, perfscript, table
+from mmu.trace import (
+    champsim,
+    din,
+    drview,
+    dynamorio,
+    gem5,
+    lackey,
+    perfmem,
+    perfscript,
+    table,
+)
 from mmu.trace.ahead import ahead
 from mmu.trace.compact import fold
 from mmu.trace.decompress import decompressed, shown
@@ -47,6 +57,18 @@ FORMATS = {
     ),
     "perf-mem": Format("what perf mem report -D lists", perfmem.recognised, perfmem.read_perfmem),
     "csv": Format("tables in text, one access a row", table.recognised, table.read_table, True),
+    "champsim": Format(
+        "ChampSim's records of 64 bytes", champsim.recognised_champsim, champsim.read_champsim
+    ),
+    "cloudsuite": Format(
+        "ChampSim's records of 96 bytes for CloudSuite",
+        champsim.recognised_cloudsuite,
+        champsim.read_cloudsuite,
+    ),
+    "dynamorio": Format(
+        "DynamoRIO's final memory traces", dynamorio.recognised, dynamorio.read_dynamorio
+    ),
+    "gem5": Format("gem5's packet traces", gem5.recognised, gem5.read_gem5),
 }
 
 

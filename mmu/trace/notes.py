@@ -22,17 +22,25 @@ class Notes:
         What the input says of itself: tool, command, version and the like; plain values.
     passed : Counter
         What was read and is no access, and how often: nothing is dropped in silence.
+    remarks : list of str
+        What the user should know of the accesses, a line each.
     """
 
     def __init__(self) -> None:
         self.said: dict[str, Any] = {}
         self.passed: Counter[str] = Counter()
+        self.remarks: list[str] = []
         self.spaces: dict[int, int] = {}  # by the recorder's number of a process
 
     def pass_over(self, what: str, count: int = 1) -> None:
         """Count what is no access, in the words of a list: ``pass_over("markers", 3)``."""
         if count:
             self.passed[what] += count
+
+    def remark(self, what: str) -> None:
+        """Tell the user something of the accesses, once."""
+        if what not in self.remarks:
+            self.remarks.append(what)
 
     def spaces_of(self, processes: Words, where: str) -> NDArray[np.uint16] | None:
         """Return the address space of each access's process, numbered in order of appearance.
@@ -66,6 +74,8 @@ class Notes:
     def recording(self) -> dict[str, Any]:
         """Return all of it for the trace's metadata."""
         recording = dict(self.said)
+        if self.remarks:
+            recording["remarks"] = list(self.remarks)
         if self.passed:
             recording["passed_over"] = dict(self.passed)
         if self.spaces and len(self.spaces) <= MOST_NAMED:
