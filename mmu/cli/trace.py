@@ -1,6 +1,7 @@
 """Traces: imported, and looked at."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -36,9 +37,10 @@ def trace(ctx: click.Context) -> None:
 def import_(source: str, output: str, form: str | None, quiet: bool, **given: Any) -> None:
     """Turn SOURCE, as another tool recorded it, into a trace.
 
-    It may be packed by gzip, xz, zstd or bzip2; - is standard input.
+    It may be packed by gzip, xz, zstd, bzip2, lz4 or zip; - is standard input. A folder is
+    DynamoRIO's, with a file for each thread.
     """
-    if source != "-" and not is_stream(source):
+    if source != "-" and not is_stream(source) and not Path(source).is_dir():
         check_trace(source, "SOURCE")
     check_outputs({"output": output}, (source,))
     with progress_bar(quiet) as progress:
@@ -52,6 +54,8 @@ def import_(source: str, output: str, form: str | None, quiet: bool, **given: An
     if not quiet:
         kinds = f"{made.fetches:,} fetches, {made.reads:,} reads, {made.writes:,} writes"
         click.echo(f"{output}: {made.accesses:,} accesses ({kinds}) in {made.records:,} records")
+        for remark in made.metadata.get("remarks", []):
+            click.echo(f"note: {remark}")
         for what, times in made.metadata.get("passed_over", {}).items():
             click.echo(f"passed over: {times:,} {what}")
         if "remark" in made.metadata:

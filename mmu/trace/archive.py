@@ -6,9 +6,9 @@ import zipfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
-PIECE = 1 << 20  # bytes
 # The list of what is in an archive is held in memory, tenfold. A chunk is ten million instructions.
 MOST_LIST = 4 << 20  # bytes: about 75,000 chunks
+END_MARK, END_BYTES = b"PK\x05\x06", 22  # the record that an archive ends with, and its comment
 ENCRYPTED = 1  # bit of a member's flags
 CHUNK = re.compile(r"chunk\.(\d{1,9})")  # TRACE_CHUNK_PREFIX in DynamoRIO's raw2trace.h
 ACCEPTED = "accepted: a single file, or DynamoRIO's chunk.0000, chunk.0001, ..."
@@ -39,7 +39,7 @@ class Bounded(io.RawIOBase):
         return True
 
 
-def zip_pieces(file: BinaryIO) -> Iterator[bytes]:
+def zip_pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
     """Yield what an archive's files hold, one after the other.
 
     Raises
@@ -51,14 +51,22 @@ def zip_pieces(file: BinaryIO) -> Iterator[bytes]:
     """
     if not file.seekable():
         raise ValueError("it comes through a pipe; save it as a file, its list is at the end")
-    with zipfile.ZipFile(Bounded(file)) as archive:  # type: ignore[arg-type]
+    with zipfile.ZipFile(Bounded(file)) as archive:
         members = archive.infolist()
+        check_end(file, len(archive.comment))
         check_names([member.filename for member in members])
         check_places(members)
         for member in members:
             with archive.open(member) as unpacked:
-                while piece := unpacked.read(PIECE):
+                while piece := unpacked.read(size):
                     yield piece
+
+
+def check_end(file: BinaryIO, comment: int) -> None:
+    """Refuse an archive that something follows."""
+    file.seek(-END_BYTES - comment, io.SEEK_END)
+    if file.read(len(END_MARK)) != END_MARK:
+        raise ValueError("something follows its end")
 
 
 def check_names(names: list[str]) -> None:

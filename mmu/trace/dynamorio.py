@@ -44,6 +44,7 @@ from mmu.trace.source import Source
 Halves = NDArray[np.uint32]
 
 SIZE = 12  # bytes of a record
+HEAD = Type.HEADER.to_bytes(2, "little") + bytes(2)  # type and size of a trace's first record
 BUNDLE = 8  # instructions of a bundle, at most
 ENTRY_RECORDS = 2 * BUNDLE  # each of them across a boundary
 OLDEST, NEWEST = 2, 7  # versions of the format
@@ -248,20 +249,22 @@ def parse(
             else:
                 record = after
         elif what == Type.MARKER:
-            markers[at(min(size, LAST_MARKER))] += 1
+            if size not in (Marker.VERSION, Marker.FILETYPE):
+                markers[at(min(size, LAST_MARKER))] += 1
             status = np.int64(marked(size, value, place))
         elif what in (Type.THREAD, Type.PID, Type.THREAD_EXIT):
-            types[at(what)] += 1
+            if what == Type.THREAD_EXIT:
+                types[Type.THREAD_EXIT] += 1
             status = np.int64(owned(what, value, place))
         elif what == Type.HEADER:
             if value < OLDEST or value > NEWEST:
                 status = np.int64(Bad.VERSION)
             else:
                 place[VERSION], place[STATE] = value, INSIDE
+        elif what == Type.FOOTER:
+            place[STATE] = AFTER
         else:
             types[at(what)] += 1
-            if what == Type.FOOTER:
-                place[STATE] = AFTER
         if status < Bad.TYPE:
             here += 1
     place[POSITION], place[RECORD] = here, record
@@ -373,8 +376,7 @@ def tell(notes: Notes, threads: Iterable[Thread]) -> None:
 
 def recognised(head: bytes) -> bool:
     """Tell whether an input that begins like this is DynamoRIO's: a header of any version."""
-    header = np.frombuffer(head[:SIZE], "<u2")
-    return len(header) == SIZE // 2 and header[0] == Type.HEADER and not header[[1, 3]].any()
+    return len(head) >= SIZE and head[:4] == HEAD and head[6:SIZE] == bytes(6)
 
 
 def read_dynamorio(source: Source) -> Iterator[Raw]:

@@ -96,10 +96,7 @@ def type_words(what: int) -> str:
     if what in FLUSHES:
         return f"flushes of the {FLUSHES[what]} cache"
     named = {
-        Type.THREAD: "records of the thread",
-        Type.PID: "records of the process",
         Type.THREAD_EXIT: "ends of threads",
-        Type.FOOTER: "footers",
         Type.HARDWARE_PREFETCH: "prefetches by hardware",
         Type.INSTR_NO_FETCH: "instructions that were not fetched",
         Type.ENCODING: "encodings of instructions",

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +22,7 @@ from mmu.trace import (
 from mmu.trace.ahead import ahead
 from mmu.trace.compact import fold
 from mmu.trace.decompress import decompressed, shown
+from mmu.trace.folder import read_folder
 from mmu.trace.format import Part, Raw
 from mmu.trace.lines import first_lines
 from mmu.trace.reader import Trace, open_trace
@@ -70,6 +71,7 @@ FORMATS = {
     ),
     "gem5": Format("gem5's packet traces", gem5.recognised, gem5.read_gem5),
 }
+FOLDER = "dynamorio"  # the format that is a folder
 
 
 def import_trace(
@@ -88,8 +90,8 @@ def import_trace(
     Parameters
     ----------
     path : path
-        The file, plain or packed as .gz, .xz, .zst or .bz2 (its content says which); a pipe;
-        ``"-"`` for standard input.
+        The file, plain or packed as .gz, .xz, .zst, .bz2, .lz4 or .zip (its content says which);
+        a pipe; ``"-"`` for standard input; a folder that DynamoRIO has written.
     out : path
         The trace to write. It appears when all of the input has been read.
     format : str, optional
@@ -118,21 +120,13 @@ def import_trace(
         be written.
     """
     where = shown(path)
-    with closing(decompressed(path)) as pieces:
-        head = beginning(pieces)
-        name = chosen(format, head, where, bool(columns))
-        regular = Path(path).is_file() and os.fspath(path) != "-"
-        source = Source(
-            where,
-            head,
-            chain([head], pieces),
-            os.fspath(path) if regular else None,
-            dict(columns or {}),
-        )
-        read = FORMATS[name].read(source)
+    with ExitStack() as stack:
+        name, source = opened(path, format, dict(columns or {}), stack)
+        folder = Path(path).is_dir()
+        read = read_folder(source) if folder else FORMATS[name].read(source)
         kept = window(read, where, skip, limit, progress, source.notes)
         parts: Iterator[Part] = fold(kept, where) if compact else kept
-        if regular:  # a pipe may be silent, and nothing could stop the thread that waits for it
+        if folder or source.path:  # a pipe may be silent, and nothing could stop who waits for it
             parts = ahead(generated(parts))
 
         def recording() -> dict[str, object]:
@@ -141,6 +135,23 @@ def import_trace(
 
         write_trace(out, parts, "compact" if compact else "raw", recording, level)
     return open_trace(out)
+
+
+def opened(
+    path: str | os.PathLike[str], format: str | None, columns: dict[str, str], stack: ExitStack
+) -> tuple[str, Source]:
+    """Open an input; return the name of its format, and what the format's reader is given."""
+    where = shown(path)
+    if Path(path).is_dir():
+        if format not in (None, FOLDER):
+            raise InputError(f"{where}: is a folder; accepted: a file, or format {FOLDER!r}")
+        return FOLDER, Source(where, b"", iter(()), columns=columns)
+    pieces = stack.enter_context(closing(decompressed(path)))
+    head = beginning(pieces)
+    regular = Path(path).is_file() and os.fspath(path) != "-"
+    file = os.fspath(path) if regular else None
+    name = chosen(format, head, where, bool(columns))
+    return name, Source(where, head, chain([head], pieces), file, columns)
 
 
 def generated(items: Iterator[Part]) -> Generator[Part]:
