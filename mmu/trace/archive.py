@@ -2,13 +2,16 @@
 
 import io
 import re
+import struct
 import zipfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
 # The list of what is in an archive is held in memory, tenfold. A chunk is ten million instructions.
 MOST_LIST = 4 << 20  # bytes: about 75,000 chunks
-END_MARK, END_BYTES = b"PK\x05\x06", 22  # the record that an archive ends with, and its comment
+# The record that an archive ends with, but for its comment: the mark and the number of files.
+END_MARK, END_RECORD = b"PK\x05\x06", struct.Struct("<4s6xH10x")
+MOST_LISTED = 0xFFFF  # the number is elsewhere
 ENCRYPTED = 1  # bit of a member's flags
 CHUNK = re.compile(r"chunk\.(\d{1,9})")  # TRACE_CHUNK_PREFIX in DynamoRIO's raw2trace.h
 ACCEPTED = "accepted: a single file, or DynamoRIO's chunk.0000, chunk.0001, ..."
@@ -51,22 +54,28 @@ def zip_pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
     """
     if not file.seekable():
         raise ValueError("it comes through a pipe; save it as a file, its list is at the end")
-    with zipfile.ZipFile(Bounded(file)) as archive:
-        members = archive.infolist()
-        check_end(file, len(archive.comment))
-        check_names([member.filename for member in members])
-        check_places(members)
-        for member in members:
-            with archive.open(member) as unpacked:
-                while piece := unpacked.read(size):
-                    yield piece
+    try:
+        with zipfile.ZipFile(Bounded(file)) as archive:
+            members = archive.infolist()
+            check_end(file, len(archive.comment), len(members))
+            check_names([member.filename for member in members])
+            check_places(members)
+            for member in members:
+                with archive.open(member) as unpacked:
+                    while piece := unpacked.read(size):
+                        yield piece
+    except RuntimeError as error:  # what zipfile cannot do
+        raise ValueError(str(error)) from None
 
 
-def check_end(file: BinaryIO, comment: int) -> None:
-    """Refuse an archive that something follows."""
-    file.seek(-END_BYTES - comment, io.SEEK_END)
-    if file.read(len(END_MARK)) != END_MARK:
+def check_end(file: BinaryIO, comment: int, members: int) -> None:
+    """Refuse an archive that something follows, or that lists another number of files than it says."""
+    file.seek(-END_RECORD.size - comment, io.SEEK_END)
+    mark, listed = END_RECORD.unpack(file.read(END_RECORD.size))
+    if mark != END_MARK:
         raise ValueError("something follows its end")
+    if listed not in (members, MOST_LISTED):
+        raise ValueError(f"its list has {members:,} files, and its end says {listed:,}")
 
 
 def check_names(names: list[str]) -> None:
