@@ -90,6 +90,15 @@ def parse_count(value: object, least: int = 0, most: int = 10**18 - 1) -> int:
     return value
 
 
+def parse_address(value: object) -> int:
+    """Return the address, not 0, that hexadecimal digits stand for, with or without ``0x``."""
+    text = value.strip() if isinstance(value, str) else ""
+    address = int(text, 16) if re.fullmatch(r"(0[xX])?[0-9a-fA-F]{1,16}", text) else 0
+    if not (0 < address < 1 << 47 or address >= (1 << 64) - (1 << 47)):
+        raise refusal(value, "a hexadecimal address of 48 bits, not 0")
+    return address
+
+
 def parse_share(value: object) -> float:
     """Return the number from 0 to 1 that a text stands for."""
     try:

@@ -13,7 +13,7 @@ from contextlib import suppress
 import click
 
 from mmu import units
-from mmu.cli import processors, run, trace
+from mmu.cli import export, processors, run, trace
 from mmu.cli.arguments import Nearest
 from mmu.errors import MmuError
 
@@ -35,6 +35,7 @@ def cli(ctx: click.Context) -> None:
 
 for command in (run.compare, run.replay, run.demo, trace.trace, processors.group):
     cli.add_command(command)
+trace.trace.add_command(export.export)
 
 
 def message(error: click.ClickException) -> str:

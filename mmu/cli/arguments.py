@@ -52,6 +52,7 @@ def _choice(name: str, choices: tuple[str, ...]) -> Parsed:
 SIZE = Parsed("SIZE", units.parse_size, as_text=True)
 COUNT = Parsed("N", units.parse_count)
 POSITIVE = Parsed("N", lambda value: units.parse_count(value, least=1))
+ADDRESS = Parsed("ADDRESS", units.parse_address)
 LEVEL = Parsed("N", lambda value: units.parse_count(value, least=1, most=22))
 COLUMNS = Parsed("OURS=THEIRS,...", units.parse_columns)
 SHARE = Parsed("SHARE", units.parse_share)

@@ -11,6 +11,7 @@ from mmu.trace.kinds import BLOCK, FETCH, KIND_NAMES, READ, WRITE
 if TYPE_CHECKING:
     from mmu.trace.chunks import Chunk
     from mmu.trace.compact import compact_trace, fold
+    from mmu.trace.export import Exported, export_trace
     from mmu.trace.format import Compact, Raw
     from mmu.trace.importer import import_lackey, import_trace
     from mmu.trace.reader import Trace, open_trace
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
 HOMES = {
     "Chunk": "chunks",
     "Compact": "format",
+    "Exported": "export",
     "Raw": "format",
     "Trace": "reader",
     "compact_trace": "compact",
+    "export_trace": "export",
     "fold": "compact",
     "import_lackey": "importer",
     "import_trace": "importer",
@@ -40,9 +43,11 @@ __all__ = [
     "WRITE",
     "Chunk",
     "Compact",
+    "Exported",
     "Raw",
     "Trace",
     "compact_trace",
+    "export_trace",
     "fold",
     "import_lackey",
     "import_trace",

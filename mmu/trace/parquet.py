@@ -115,11 +115,11 @@ def checked(file: pq.ParquetFile, where: str) -> Stored:
     return Stored(file, where, layout, names, rows, header)
 
 
-def parts(source: Stored, records: int) -> Iterator[Part]:
+def parts(source: Stored, records: int, sizes: bool = False) -> Iterator[Part]:
     """Yield the columns of about `records` records at a time.
 
-    The sizes of accesses concern no replay: they are left out once it is sure that no access
-    crosses a 4 KiB boundary, which our own writer has seen to.
+    The sizes of accesses concern no replay: unless they are asked for they are left out once it is
+    sure that no access crosses a 4 KiB boundary, which our own writer has seen to.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def parts(source: Stored, records: int) -> Iterator[Part]:
         A page is damaged, or a value is missing or does not fit its column.
     """
     foreign = source.header is None
-    names = [name for name in source.names if foreign or name != "size"]
+    names = [name for name in source.names if foreign or sizes or name != "size"]
     done = 0
     with readable(source.where, "cannot be read to its end"):
         for batch in source.file.iter_batches(batch_size=records, columns=names):
@@ -139,7 +139,7 @@ def parts(source: Stored, records: int) -> Iterator[Part]:
             else:
                 part = Raw(**columns)
                 refuse_crossing(part, done, source.where)
-                yield part._replace(size=None)
+                yield part if sizes else part._replace(size=None)
             done += batch.num_rows
     if done != source.records:
         raise InputError(

@@ -76,11 +76,11 @@ class Trace:
         for blocks in ahead(self.blocks(records)):
             yield chunk_of(blocks, self.has_fetches)
 
-    def blocks(self, records: int = CHUNK_RECORDS) -> Generator[Blocks]:
-        """Yield the trace in whole blocks with all columns but `size`; otherwise as `chunks`."""
+    def blocks(self, records: int = CHUNK_RECORDS, sizes: bool = False) -> Generator[Blocks]:
+        """Yield the trace in whole blocks with all columns, or all but `size`; else as `chunks`."""
         cutter = Cutter(self.path)
         accesses, fetches, reads, seen = 0, 0, 0, 0
-        for part in self.parts(max(records, BLOCK)):
+        for part in self.parts(max(records, BLOCK), sizes):
             seen += len(part.kind)
             blocks = cutter.cut(part, last=seen == self.records)
             if blocks is not None:
@@ -97,8 +97,8 @@ class Trace:
                 "it again"
             )
 
-    def parts(self, records: int = CHUNK_RECORDS) -> Iterator[Part]:
-        """Yield the columns as they are in the file, but for the sizes of accesses; unchecked.
+    def parts(self, records: int = CHUNK_RECORDS, sizes: bool = False) -> Iterator[Part]:
+        """Yield the columns as they are in the file, or all but the sizes of accesses; unchecked.
 
         Raises
         ------
@@ -109,7 +109,7 @@ class Trace:
             found = source.header if self.native else replace(self.header, records=source.records)
             if found != self.header:
                 raise InputError(f"{self.path}: has changed since it was opened; open it again")
-            yield from parts(source, records)
+            yield from parts(source, records, sizes)
 
 
 def open_trace(path: str | os.PathLike[str]) -> Trace:
