@@ -106,7 +106,7 @@ def slow_dynamorio(data):
                 last, following = value, value + size
         elif what == 17:
             lengths = list(value.to_bytes(8, "little"))[:size]
-            if not 1 <= size <= 8 or 0 in lengths or following is None:
+            if not 1 <= size <= 8 or 0 in lengths or following is None or not process:
                 return number
             for length in lengths:
                 if not fits(following, length):

@@ -63,7 +63,7 @@ NARROW = 0x10 | 0x20
     THREAD,
     PROCESS,  # 0: not known
     LAST,  # address of the instruction before
-    NEXT,  # address after it; -1: there was none
+    NEXT,  # address after it; 0: there was none, or it is the last one that there can be
     REPEATED,  # 1: the next time and processor are repeats
     CHUNK,  # instructions of a chunk
     TIME,  # the last one
@@ -100,7 +100,7 @@ REASONS = {
     Bad.NOBODY: "an access before the records that tell its thread and its process",
     Bad.SIZE: f"the size is above {MOST_BYTES}",
     Bad.RANGE: NOT_CANONICAL,
-    Bad.BUNDLE: f"a bundle of 1 to {BUNDLE} instructions follows one, and none of them is empty",
+    Bad.BUNDLE: f"a bundle of 1 to {BUNDLE} instructions follows one of its thread, and none is empty",
     Bad.NARROW: "a trace of a 32-bit program; accepted: those of 64-bit ones",
     Bad.THREAD: "a thread or process that is not a number from 1 to 4294967295",
 }
@@ -167,7 +167,7 @@ def accessed(
 @inlined
 def bundled(out: Accesses, record: int, size: int, lengths: Integer, place: Words) -> int:
     """Store the fetches of a bundle; return the number of records then, or -1 if it cannot be."""
-    if size < 1 or size > BUNDLE or place[NEXT] == -1:
+    if size < 1 or size > BUNDLE or place[NEXT] == 0 or place[PROCESS] == 0:
         return -1
     for instruction in range(size):
         length = lengths >> 8 * instruction & 0xFF
@@ -289,7 +289,7 @@ class Thread:
         self.entries = self.buffer.bytes[: self.buffer.capacity].view(np.uint32)
         self.records = 0
         self.place = np.zeros(PLACE_FIELDS, np.int64)
-        self.place[NEXT], self.place[TIMED] = -1, timed
+        self.place[TIMED] = timed
         self.types = np.zeros(LAST_TYPE + 1, np.int64)
         self.markers = np.zeros(LAST_MARKER + 1, np.int64)
         self.processes: dict[int, int] = {}  # by thread
