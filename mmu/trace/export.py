@@ -59,7 +59,7 @@ TARGETS = {
     "champsim": Target("ChampSim's records of 64 bytes", (), instructions(CHAMPSIM)),
     "cloudsuite": Target("ChampSim's records of 96 bytes", ("space",), instructions(CLOUDSUITE)),
     "din": Target("Dinero's din", (), text(Style.DIN)),
-    "din-extended": Target("Dinero IV's extended din", (), text(Style.DIN_EXTENDED)),
+    "xdin": Target("Dinero IV's extended din", (), text(Style.DIN_EXTENDED)),
     "lackey": Target("logs of valgrind --tool=lackey", (), text(Style.LACKEY)),
     "csv": Target("comma-separated values", ("space", "thread"), text(Style.CSV)),
 }

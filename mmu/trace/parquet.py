@@ -1,6 +1,6 @@
 """Reads a trace's columns out of its Parquet file, part by part, and checks that it is one."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,11 +90,6 @@ def checked(file: pq.ParquetFile, where: str) -> Stored:
         metadata = file.metadata
         schema = file.schema_arrow
         groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
-        sizes = [
-            group.column(column).total_uncompressed_size
-            for group in groups
-            for column in range(group.num_columns)
-        ]
         rows = sum(group.num_rows for group in groups)
     header = decode_header(metadata.metadata or {}, where)
     layout = "raw" if header is None else header.layout
@@ -106,13 +101,22 @@ def checked(file: pq.ParquetFile, where: str) -> Stored:
             f"{where}: the file holds {rows} records and claims another number; "
             "it is damaged: import or record it again"
         )
-    if max(sizes) > MOST_COLUMN_BYTES:
+    check_sizes(metadata, schema.names, where)
+    names = tuple(name for name in COLUMNS[layout] if name in schema.names)
+    return Stored(file, where, layout, names, rows, header)
+
+
+def check_sizes(metadata: pq.FileMetaData, names: Collection[str], where: str) -> None:
+    """Refuse a file of which a row group has more of a column than memory should hold."""
+    with readable(where):
+        groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+        columns = [group.column(column) for group in groups for column in range(group.num_columns)]
+        sizes = [c.total_uncompressed_size for c in columns if c.path_in_schema in names]
+    if max(sizes, default=0) > MOST_COLUMN_BYTES:
         raise InputError(
             f"{where}: a row group with {max(sizes):,} bytes in one column; accepted: up to "
             f"{MOST_COLUMN_BYTES:,}; write it with row groups of about a million records"
         )
-    names = tuple(name for name in COLUMNS[layout] if name in schema.names)
-    return Stored(file, where, layout, names, rows, header)
 
 
 def parts(source: Stored, records: int, sizes: bool = False) -> Iterator[Part]:
