@@ -1,13 +1,13 @@
 import bz2
 import gzip
 import lzma
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from binary_samples import instruction, sample
+from binary_samples import instruction, sample, slow_dynamorio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trace_samples import random_accesses
@@ -18,6 +18,7 @@ from mmu.trace import Raw, compact_trace, export_trace, import_trace, open_trace
 from mmu.trace import unfold as unfolding
 from mmu.trace.champsim import CHAMPSIM, CLOUDSUITE
 from mmu.trace.compact import fold
+from mmu.trace.entries import EntryWriter
 from mmu.trace.instructions import InstructionWriter
 from mmu.trace.textlines import Style, TextWriter
 
@@ -210,6 +211,43 @@ def test_a_log_of_lackey_is_read_again_as_it_was(tmp_path_factory, accesses):
     export_trace(folder / "t.parquet", folder / "log", "lackey")
     import_trace(folder / "log", folder / "back.parquet")
     assert pq.read_table(folder / "back.parquet").equals(pq.read_table(folder / "t.parquet"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(accesses=ACCESSES, spaces=st.booleans(), threads=st.booleans(), pieces=st.integers(1, 4))
+def test_a_trace_for_dynamorio_is_read_as_its_slow_reader_reads_it(
+    accesses, spaces, threads, pieces
+):
+    part = raw(accesses, spaces)
+    if threads:
+        part = part._replace(thread=np.arange(len(accesses), dtype=np.uint32) // 3 % 2)
+    owner = [(a[3] if spaces else 0) + 1 for a in accesses]
+    task = [i // 3 % 2 + 1 for i in range(len(accesses))] if threads else owner
+    writer = EntryWriter("t")
+    found, passed = slow_dynamorio(written(writer, part, pieces))
+    sizes = [max(size, 1) for size in part.size.tolist()]
+    expected = zip(accesses, sizes, owner, task, strict=True)
+    assert found == [(a[0], a[1], size, process, thread) for a, size, process, thread in expected]
+    assert passed == 4 + len(set(task))
+    assert (
+        writer.records
+        == len(accesses) + passed + 3 + 2 * len(list(groupby(zip(owner, task, strict=True)))) + 1
+    )
+
+
+def test_a_trace_for_dynamorio_is_imported_again_as_it_was(tmp_path):
+    address, kind, size, space = random_accesses(3, 9000, streams=3)
+    first = {number: index for index, number in enumerate(dict.fromkeys(space.tolist()))}
+    space = np.array([first[number] for number in space.tolist()], np.uint16)
+    write_raw(
+        tmp_path / "t.parquet", [Raw(address, kind, size, space, space.astype(np.uint32) + 1)]
+    )
+    export_trace(tmp_path / "t.parquet", tmp_path / "t.gz", "dynamorio")
+    import_trace(tmp_path / "t.gz", tmp_path / "back.parquet")
+    back, before = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("back", "t"))
+    for name in ("address", "kind", "size", "space"):
+        assert back[name].equals(before[name])
+    assert back["thread"].to_pylist() == [thread + 1 for thread in before["thread"].to_pylist()]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from mmu.files import check_outputs, check_trace
     "--to",
     required=True,
     metavar="NAME",
-    help="champsim, cloudsuite, din, xdin, lackey or csv.",
+    help="champsim, cloudsuite, din, xdin, lackey, dynamorio or csv.",
 )
 @click.option("--space", type=COUNT, metavar="N", help="Accesses of one address space.")
 @click.option("--thread", type=COUNT, metavar="N", help="Accesses of one thread.")

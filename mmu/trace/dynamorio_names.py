@@ -35,12 +35,14 @@ class Type(IntEnum):
 
 
 class Marker(IntEnum):
-    """What a marker tells; those that decide how entries are read."""
+    """What a marker tells; those that decide how entries are read, or are written."""
 
     TIMESTAMP = 2
     CPU_ID = 3
     FILETYPE = 9
+    CACHE_LINE_SIZE = 10
     VERSION = 12
+    PAGE_SIZE = 18
     CHUNK_INSTR_COUNT = 20
     CHUNK_FOOTER = 21
 

@@ -13,6 +13,7 @@ from mmu.errors import InputError
 from mmu.trace.ahead import ahead
 from mmu.trace.champsim import CHAMPSIM, CLOUDSUITE, Layout
 from mmu.trace.compress import packing
+from mmu.trace.entries import EntryWriter
 from mmu.trace.format import STREAM_COLUMNS, Compact, Raw
 from mmu.trace.instructions import InstructionWriter
 from mmu.trace.output import cannot_write, replacing
@@ -61,6 +62,9 @@ TARGETS = {
     "din": Target("Dinero's din", (), text(Style.DIN)),
     "xdin": Target("Dinero IV's extended din", (), text(Style.DIN_EXTENDED)),
     "lackey": Target("logs of valgrind --tool=lackey", (), text(Style.LACKEY)),
+    "dynamorio": Target(
+        "DynamoRIO's memory traces", STREAM_COLUMNS, lambda trace, ip: EntryWriter(trace.path)
+    ),
     "csv": Target("comma-separated values", ("space", "thread"), text(Style.CSV)),
 }
 
