@@ -162,7 +162,7 @@ def test_samples_without_process_share_a_space_and_that_is_said(tmp_path):
     text = script(b"    561880ee55c0 ffffffff81752b6a f", b"ls 2 950.8:")
     (tmp_path / "list").write_bytes(text)
     made = import_trace(tmp_path / "list", tmp_path / "t")
-    assert "+pid" in made.metadata["remark"]
+    assert "+pid" in made.metadata["remarks"][1]
     assert made.metadata["sampled"] is True
 
 

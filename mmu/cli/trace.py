@@ -58,8 +58,6 @@ def import_(source: str, output: str, form: str | None, quiet: bool, **given: An
             click.echo(f"note: {remark}")
         for what, times in made.metadata.get("passed_over", {}).items():
             click.echo(f"passed over: {times:,} {what}")
-        if "remark" in made.metadata:
-            click.echo(f"note: {made.metadata['remark']}")
 
 
 @trace.command()

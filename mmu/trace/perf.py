@@ -115,13 +115,13 @@ def note_samples(notes: Notes, tool: str, processes: bool) -> None:
     """Say in the metadata that these are samples, and whose."""
     notes.said["tool"] = tool
     notes.said["sampled"] = True
-    notes.said["remark"] = (
-        "samples of accesses, not all of them: hit rates and walks per instruction do not follow "
-        "from them"
+    notes.remark(
+        "samples of accesses, not all of them: hit rates and walks per instruction do not follow from "
+        "them"
     )
     if not processes:
-        notes.said["remark"] += (
-            "; processes are not told, so all of them share one address space (perf script -F +pid)"
+        notes.remark(
+            "processes are not told, so all of them share one address space (perf script -F +pid)"
         )
 
 
