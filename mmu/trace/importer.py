@@ -15,6 +15,7 @@ from mmu.trace import (
     dynamorio,
     gem5,
     lackey,
+    parquetmap,
     perfmem,
     perfscript,
     table,
@@ -58,6 +59,12 @@ FORMATS = {
     ),
     "perf-mem": Format("what perf mem report -D lists", perfmem.recognised, perfmem.read_perfmem),
     "csv": Format("tables in text, one access a row", table.recognised, table.read_table, True),
+    "parquet": Format(
+        "other tools' Parquet files, by a map of their columns",
+        parquetmap.recognised,
+        parquetmap.read_parquet,
+        columns=True,
+    ),
     "champsim": Format(
         "ChampSim's records of 64 bytes", champsim.recognised_champsim, champsim.read_champsim
     ),
@@ -184,8 +191,11 @@ def chosen(name: str | None, head: bytes, where: str, columns: bool = False) -> 
         return name
     if not head:
         raise InputError(f"{where}: is empty; {accepted}")
-    if head.startswith(b"PAR1"):
-        raise InputError(f"{where}: is Parquet, which needs no import; {accepted}")
+    if parquetmap.recognised(head) and not columns:
+        raise InputError(
+            f"{where}: is Parquet, which needs no import if it has columns address and kind; else say "
+            "which is which with --columns address=NAME,kind=NAME"
+        )
     found = [
         key
         for key, format in FORMATS.items()
