@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from slow_formats import SLOW
 from trace_formats import SAMPLES, format_of
@@ -53,7 +53,8 @@ def test_exactly_one_format_is_recognised(sample, records, ends):
         data = data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
     found = [name for name, each in FORMATS.items() if each.recognised(data)]
     assert found == [format_of(sample)]
-    assert chosen(None, data, "trace") == format_of(sample)
+    columns = sample == "parquet"  # without a map the user is told of a trace that needs no import
+    assert chosen(None, data, "trace", columns) == format_of(sample)
 
 
 @EVERY
@@ -68,9 +69,13 @@ def test_every_format_has_a_sample():
     assert {format_of(sample) for sample in SAMPLES} == set(FORMATS)
 
 
+MARKS = (b"gem5", b"PAR1", b"\x19\0\0\0")  # what formats of bytes begin with
+
+
 @settings(max_examples=300, deadline=None)
 @given(data=st.binary(max_size=300))
 def test_rubbish_is_no_format(data):
+    assume(data[:4] not in MARKS)
     assert [name for name, each in FORMATS.items() if each.recognised(data)] == []
 
 

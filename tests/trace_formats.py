@@ -5,7 +5,10 @@ in `SAMPLES` is the format's. Whoever adds a format adds a row here: it is then 
 measured with the others (`test_trace_formats.py`, `test_trace_fuzz.py`, `bench/test_import.py`).
 """
 
+import binary_samples as binary
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 READ, WRITE, FETCH = 0, 1, 2
 
@@ -207,6 +210,59 @@ def csv_tabs(records, seed=0):
     return "".join(line + "\r\n" for line in lines).encode()
 
 
+def instructions(records, seed):
+    """Instructions (ip, reads, writes) of the same program, as ChampSim has them."""
+    ip, reads, writes = 0x401000, [], []
+    for address, kind, _ in accesses(records, seed):
+        if kind == FETCH:
+            yield ip, reads[:4], writes[:2]
+            ip, reads, writes = address, [], []
+        else:
+            (reads if kind == READ else writes).append(address)
+    yield ip, reads[:4], writes[:2]
+
+
+def champsim(records, seed=0):
+    return b"".join(binary.instruction(*each) for each in instructions(records, seed))
+
+
+def cloudsuite(records, seed=0):
+    made = instructions(records, seed)
+    return b"".join(
+        binary.instruction(*each, asid=(i // 300 % 2, 1)) for i, each in enumerate(made)
+    )
+
+
+def dynamorio(records, seed=0):
+    types = {READ: 0, WRITE: 1, FETCH: 10}
+    entries = []
+    for number, (address, kind, size) in enumerate(accesses(records, seed)):
+        if kind == FETCH and number % 3 == 0:
+            entries.append(binary.entry(47, size, 0x90))
+        if number % 500 == 0:
+            entries.append(binary.marker(2, 13270239527782712 + number) + binary.marker(3, 1))
+        entries.append(binary.entry(types[kind], size, address))
+    return binary.dynamorio(b"".join(entries), version=7)
+
+
+def gem5(records, seed=0):
+    packets = []
+    for number, (address, kind, size) in enumerate(accesses(records, seed)):
+        command = 22 if number % 40 == 1 else {READ: 1, WRITE: 4, FETCH: 1}[kind]
+        flags = 0x100 if kind == FETCH else 0
+        packets.append(binary.packet(command, address & (1 << 36) - 1, size, flags, 500 * number))
+    return binary.gem5(*packets)
+
+
+def parquet(records, seed=0):
+    """A table of another tool, whose columns have usual names."""
+    address, kind, size = zip(*accesses(records, seed), strict=True)
+    columns = {"va": pa.array(address, pa.uint64()), "op": ["RWX"[k] for k in kind], "bytes": size}
+    packed = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), packed)
+    return packed.getvalue().to_pybytes()
+
+
 SAMPLES = {
     "lackey": lackey,
     "din": din,
@@ -221,6 +277,11 @@ SAMPLES = {
     "perf-mem comma": perf_mem_comma,
     "csv": csv,
     "csv tabs": csv_tabs,
+    "champsim": champsim,
+    "cloudsuite": cloudsuite,
+    "dynamorio": dynamorio,
+    "gem5": gem5,
+    "parquet": parquet,
 }
 
 
