@@ -201,15 +201,22 @@ def test_numbers_of_every_length_are_written():
     ]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(accesses=ACCESSES)
-def test_a_log_of_lackey_is_read_again_as_it_was(tmp_path_factory, accesses):
-    folder = tmp_path_factory.mktemp("lackey")
-    part = raw(accesses)
-    part = part._replace(size=np.maximum(part.size, 1))
+@pytest.mark.parametrize("to", ["din", "xdin", "lackey", "csv"])
+def test_lines_are_read_again_as_the_trace_was(tmp_path_factory, to, accesses):
+    folder = tmp_path_factory.mktemp("lines")
+    part = raw(accesses, streams=to == "csv")
+    if to == "din":  # holds no sizes
+        part = part._replace(size=np.zeros_like(part.size))
+    elif to == "csv":  # spaces are numbered by their first appearance
+        space = part.space != part.space[0]
+        part = part._replace(space=space.astype(np.uint16), thread=part.space.astype(np.uint32))
+    else:  # have no size that is not known
+        part = part._replace(size=np.maximum(part.size, 1))
     write_raw(folder / "t.parquet", [part])
-    export_trace(folder / "t.parquet", folder / "log", "lackey")
-    import_trace(folder / "log", folder / "back.parquet")
+    export_trace(folder / "t.parquet", folder / "text", to)
+    import_trace(folder / "text", folder / "back.parquet", to)
     assert pq.read_table(folder / "back.parquet").equals(pq.read_table(folder / "t.parquet"))
 
 
@@ -277,11 +284,12 @@ def test_a_compact_trace_unfolds_into_one_that_folds_into_the_same(
             assert np.array_equal(*(np.concatenate(column) for column in columns))
 
 
-def test_a_compact_trace_exported_and_imported_is_the_same(tmp_path):
-    address, kind, size, _ = random_accesses(5, 9000)
+@pytest.mark.parametrize("to", ["din", "xdin", "lackey", "csv"])
+def test_a_compact_trace_exported_and_imported_is_the_same(tmp_path, to):
+    address, kind, size, _ = random_accesses(5, 6000)
     write_raw(tmp_path / "raw.parquet", [Raw(address, kind, size)])
     compact_trace(tmp_path / "raw.parquet", tmp_path / "compact.parquet")
-    made = export_trace(tmp_path / "compact.parquet", tmp_path / "log", "lackey", unfold=True)
+    made = export_trace(tmp_path / "compact.parquet", tmp_path / "log", to, unfold=True)
     assert made.remarks == [
         "unfolded: addresses are those of pages, and the order within records is ours"
     ]
@@ -428,13 +436,13 @@ def test_progress_is_told(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("to", ["champsim", "cloudsuite", "lackey"])
+@pytest.mark.parametrize("to", ["champsim", "cloudsuite", "din", "lackey", "dynamorio", "csv"])
 def test_a_replay_counts_the_same_after_export_and_import(tmp_path, to):
-    name = "champsim" if to == "lackey" else to
+    name = "cloudsuite" if to in ("cloudsuite", "dynamorio", "csv") else "champsim"
     (tmp_path / "t").write_bytes(sample(name, 20_000))
     import_trace(tmp_path / "t", tmp_path / "before.parquet")
     made = export_trace(tmp_path / "before.parquet", tmp_path / "t.xz", to)
-    import_trace(tmp_path / "t.xz", tmp_path / "after.parquet")
+    import_trace(tmp_path / "t.xz", tmp_path / "after.parquet", to)
     assert not [remark for remark in made.remarks if "fetch" in remark]
     before, after = (
         mmu.replay(tmp_path / f"{name}.parquet", mode="flush", exits_per_second=200_000)
