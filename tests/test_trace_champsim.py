@@ -75,12 +75,16 @@ def test_a_record_that_cannot_be_is_refused_by_its_number(data, size, cut):
 
 
 @pytest.mark.parametrize("size", [64, 96])
-@pytest.mark.parametrize("room", [9, 10, 17, 18, 19])
+@pytest.mark.parametrize("room", range(9, 24))
 def test_a_full_part_makes_way_for_the_next_one(size, room, monkeypatch):
     monkeypatch.setattr(buffer, "RECORDS", room)
     monkeypatch.setattr(buffer, "CAPACITY", 10 * 96)
     trace = sample({64: "champsim", 96: "cloudsuite"}[size], 60)
-    assert parsed(trace, size) == slow_champsim(trace, size == 96)
+    asid, writes = (None, 2) if size == 64 else ((1, 2), 4)
+    full = instruction(1, [2] * 4, [3] * writes, asid=asid)  # the most that a record holds
+    some = instruction(1, [2], asid=asid)
+    for records in (trace, full * 9, (full + some) * 9, (some * 2 + full) * 5):
+        assert parsed(records, size) == slow_champsim(records, size == 96)
 
 
 def test_an_instruction_is_a_fetch_then_reads_then_writes():

@@ -345,6 +345,8 @@ def test_a_folder_without_a_trace_is_refused(tmp_path):
         import_trace(tmp_path / "d", tmp_path / "t")
     with pytest.raises(InputError, match="is a folder; accepted: a file, or format 'dynamorio'"):
         import_trace(tmp_path / "d", tmp_path / "t", "lackey")
+    with pytest.raises(InputError, match="dynamorio has no columns to name"):
+        import_trace(tmp_path / "d", tmp_path / "t", columns={"address": "va"})
     (tmp_path / "d" / "raw").mkdir()
     with pytest.raises(InputError, match="no trace yet; let DynamoRIO make it: drrun"):
         import_trace(tmp_path / "d", tmp_path / "t")

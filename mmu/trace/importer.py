@@ -152,7 +152,9 @@ def opened(
     if Path(path).is_dir():
         if format not in (None, FOLDER):
             raise InputError(f"{where}: is a folder; accepted: a file, or format {FOLDER!r}")
-        return FOLDER, Source(where, b"", iter(()), columns=columns)
+        if columns:
+            raise InputError(f"{where}: {FOLDER} has no columns to name")
+        return FOLDER, Source(where, b"", iter(()))
     pieces = stack.enter_context(closing(decompressed(path)))
     head = beginning(pieces)
     regular = Path(path).is_file() and os.fspath(path) != "-"
