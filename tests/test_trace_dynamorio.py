@@ -106,6 +106,20 @@ def test_every_type_is_an_access_or_counted_or_tells_something(what):
     assert (len(accesses), passed) == ((2, 1) if access else (1, 1 + (what not in (22, 24))))
 
 
+def test_an_instruction_that_is_repeated_is_fetched_once():
+    again = [entry(30, 2, 0x1000), entry(30, 2, 0x1000), entry(0, 8, 0x5000), entry(30, 2, 0x1000)]
+    trace = dynamorio(b"".join([*again, entry(30, 3, 0x1002), entry(30, 2, 0x1000)]))
+    accesses, passed = parsed(trace)
+    assert [each[:3] for each in accesses] == [
+        (0x1000, 2, 2),
+        (0x5000, 0, 8),
+        (0x1002, 2, 3),
+        (0x1000, 2, 2),
+    ]
+    assert passed == 3  # and the thread's end
+    assert (accesses, passed) == slow_dynamorio(trace)
+
+
 def test_a_bundle_without_lengths_is_refused():
     trace = dynamorio(entry(10, 4, 0x1000) + entry(17, 4, 0x2000))
     assert parsed(trace) == slow_dynamorio(trace) == 6
