@@ -26,6 +26,7 @@ MODES = ("tagged", "purge", "flush", "native")
 PAGES = ("4k", "2m", "auto")
 BACKINGS = ("start", "first-touch")
 TRACE_COLUMNS = ("address", "kind", "size", "space", "thread")
+EXPORTS = ("champsim", "cloudsuite", "din", "xdin", "lackey", "dynamorio", "csv")
 
 
 def shown(value: object, limit: int = 60) -> str:

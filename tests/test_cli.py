@@ -170,7 +170,7 @@ def test_a_setting_that_changes_more_than_it_names_is_noted(capsys, folder, engi
 
 BAD = [
     (["compar"], "no command 'compar'; accepted: compare | demo | .*mean 'compare'"),
-    (["trace", "imprt"], "no command 'imprt'; accepted: import | info; did you mean 'import'"),
+    (["trace", "imprt"], "no command 'imprt'; accepted: export | import | info; did you mean 'import'"),
     (["processors", "sow"], "no command 'sow'; accepted: show; did you mean 'show'"),
     (["compare"], "TRACES: found nothing; accepted: TRACES..."),
     (["compare", "web.parquet", "--quantun", "5us"], "no option '--quantun'; .*mean '--quantum'"),

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from trace_samples import random_accesses
 
 import mmu
+from mmu import units
 from mmu.errors import InputError
 from mmu.trace import Raw, compact_trace, export_trace, import_trace, open_trace, write_raw
 from mmu.trace import unfold as unfolding
 from mmu.trace.champsim import CHAMPSIM, CLOUDSUITE
 from mmu.trace.compact import fold
 from mmu.trace.entries import EntryWriter
+from mmu.trace.export import TARGETS
 from mmu.trace.instructions import InstructionWriter
 from mmu.trace.textlines import Style, TextWriter
 
@@ -426,6 +428,10 @@ def test_a_trace_without_fetches_has_an_instruction_for_each_access(tmp_path):
     expected = [instruction(0x123, [64]), instruction(0x123, [128]), instruction(0x123, [], [192])]
     assert (tmp_path / "t").read_bytes() == b"".join(expected)
     assert made.remarks[1] == "no fetches: each access is an instruction at 0x123"
+
+
+def test_the_command_line_knows_the_formats_without_reading_the_module():
+    assert set(units.EXPORTS) == set(TARGETS)
 
 
 def test_progress_is_told(tmp_path):

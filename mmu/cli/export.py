@@ -4,7 +4,8 @@ from typing import Any
 
 import click
 
-from mmu.cli.arguments import ADDRESS, COUNT, POSITIVE
+from mmu import units
+from mmu.cli.arguments import ADDRESS, COUNT, EXPORT, POSITIVE
 from mmu.cli.progress import progress_bar
 from mmu.files import check_outputs, check_trace
 
@@ -13,10 +14,7 @@ from mmu.files import check_outputs, check_trace
 @click.argument("path", metavar="TRACE")
 @click.option("-o", "--output", required=True, metavar="FILE", help="The file to write.")
 @click.option(
-    "--to",
-    required=True,
-    metavar="NAME",
-    help="champsim, cloudsuite, din, xdin, lackey, dynamorio or csv.",
+    "--to", type=EXPORT, required=True, metavar="NAME", help=f"{' | '.join(units.EXPORTS)}."
 )
 @click.option("--space", type=COUNT, metavar="N", help="Accesses of one address space.")
 @click.option("--thread", type=COUNT, metavar="N", help="Accesses of one thread.")
