@@ -16,9 +16,11 @@ ADDRESS = st.one_of(
     st.sampled_from([4095, (1 << 47) - 1, 1 << 47, (1 << 64) - 1, (1 << 64) - 8]),
 )
 PACKET = st.tuples(
-    st.sampled_from([1, 1, 1, 4, 4, 0, 24, 63, 64, 1 << 31]),
+    st.sampled_from([1, 1, 1, 4, 4, 0, 24, 63, 64, 1 << 31, (1 << 32) + 4]),
     ADDRESS,
-    st.one_of(st.integers(1, 64), st.sampled_from([0, 4096, 4097, 1 << 31])),
+    st.one_of(
+        st.integers(1, 64), st.sampled_from([0, 4096, 4097, 1 << 31, 0x1_0008, (1 << 32) + 8])
+    ),
     st.sampled_from([0, 0x100, 0x120, 0x200, 0xFFFF_FFFF]),
 )
 UNKNOWN = st.one_of(
