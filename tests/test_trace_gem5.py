@@ -88,6 +88,7 @@ def test_a_packet_without_its_fields_is_refused(fields):
         ),
         (b"\xff" * 300, "record 1 at byte START: ff .*: the message's length is no number"),
         (number((1 << 63) - 1), "the message's length is no number"),
+        (b"\x80" * 5 + b"\0", "the message's length is no number"),
         (b"\x80" * 4, "record 1 at byte START: 80 80 80 80: the message is cut off"),
         (number(50) + b"\x08\x01", "record 1 at byte START: 32 08 01: the message is cut off"),
         (message(b"\x08" + b"\x80" * 11), "record 1 .*the message's fields are damaged"),
