@@ -184,7 +184,11 @@ def gem5(*packets, header=HEADER):
 def slow_gem5(packets):
     """Accesses (address, kind, size) of packets (command, address, size, flags), or one's number."""
     accesses = []
-    for index, (command, address, size, flags) in enumerate(packets, 1):
+    for index, (wide, address, width, flags) in enumerate(packets, 1):
+        command, size = (
+            wide % (1 << 32),
+            width % (1 << 32),
+        )  # of a larger number protobuf keeps 32 bits
         if command not in (1, 4):
             continue
         if not 1 <= size <= 4096 or not fits(address, size):

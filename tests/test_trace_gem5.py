@@ -16,9 +16,11 @@ ADDRESS = st.one_of(
     st.sampled_from([4095, (1 << 47) - 1, 1 << 47, (1 << 64) - 1, (1 << 64) - 8]),
 )
 PACKET = st.tuples(
-    st.sampled_from([1, 1, 1, 4, 4, 0, 24, 63, 64, 1 << 31]),
+    st.sampled_from([1, 1, 1, 4, 4, 0, 24, 63, 64, 1 << 31, (1 << 32) + 4]),
     ADDRESS,
-    st.one_of(st.integers(1, 64), st.sampled_from([0, 4096, 4097, 1 << 31])),
+    st.one_of(
+        st.integers(1, 64), st.sampled_from([0, 4096, 4097, 1 << 31, 0x1_0008, (1 << 32) + 8])
+    ),
     st.sampled_from([0, 0x100, 0x120, 0x200, 0xFFFF_FFFF]),
 )
 UNKNOWN = st.one_of(
@@ -86,6 +88,7 @@ def test_a_packet_without_its_fields_is_refused(fields):
         ),
         (b"\xff" * 300, "record 1 at byte START: ff .*: the message's length is no number"),
         (number((1 << 63) - 1), "the message's length is no number"),
+        (b"\x80" * 5 + b"\0", "the message's length is no number"),
         (b"\x80" * 4, "record 1 at byte START: 80 80 80 80: the message is cut off"),
         (number(50) + b"\x08\x01", "record 1 at byte START: 32 08 01: the message is cut off"),
         (message(b"\x08" + b"\x80" * 11), "record 1 .*the message's fields are damaged"),

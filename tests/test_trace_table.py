@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slow_formats import split
 from test_trace_formats import read
-from trace_formats import SAMPLES
+from trace_formats import BYTES, SAMPLES
 
 from mmu import cli
 from mmu.errors import InputError
@@ -198,7 +198,8 @@ def test_a_text_with_named_columns_is_a_table():
     with pytest.raises(InputError, match=r"--columns"):
         chosen(None, text, "x")
     for sample in SAMPLES:  # even if it looks like something else
-        assert chosen(None, SAMPLES[sample](20), "x", columns=True) == "csv"
+        if sample not in BYTES:
+            assert chosen(None, SAMPLES[sample](20), "x", columns=True) == "csv"
     with pytest.raises(InputError, match="lackey has no columns to name; accepted with them: csv"):
         chosen("lackey", text, "x", columns=True)
 

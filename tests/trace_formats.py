@@ -284,6 +284,8 @@ SAMPLES = {
     "parquet": parquet,
 }
 
+BYTES = ("champsim", "cloudsuite", "dynamorio", "gem5", "parquet")  # that are no text
+
 
 def format_of(sample):
     """Return the name of the format that a sample is of."""

@@ -55,10 +55,10 @@ def import_(source: str, output: str, form: str | None, quiet: bool, **given: An
     if not quiet:
         kinds = f"{made.fetches:,} fetches, {made.reads:,} reads, {made.writes:,} writes"
         click.echo(f"{output}: {made.accesses:,} accesses ({kinds}) in {made.records:,} records")
-        for remark in made.metadata.get("remarks", []):
-            click.echo(f"note: {remark}")
         for what, times in made.metadata.get("passed_over", {}).items():
             click.echo(f"passed over: {times:,} {what}")
+        for remark in made.metadata.get("remarks", []):
+            click.echo(f"note: {remark}")
 
 
 for command in (
