@@ -238,7 +238,7 @@ def test_an_interrupt_before_the_window_leaves_nothing(program, out):
     assert_nothing_runs(program, 0)
 
 
-def running(program, out, *options):
+def running(program, out, *options, mode="e"):
     """Start a recording of an endless program, and return it once the program runs."""
     command = [
         sys.executable,
@@ -251,7 +251,7 @@ def running(program, out, *options):
         *options,
         "--",
         program,
-        "e",
+        mode,
     ]
     recorder = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
@@ -271,9 +271,9 @@ def _runs_lackey(pid):
 
 
 @valgrind
-@pytest.mark.parametrize("options", [(), ("--children",)])
-def test_a_killed_recorder_leaves_no_process_and_no_trace(program, out, options):
-    recorder = running(program, out, *options)
+@pytest.mark.parametrize(("mode", "options"), [("e", ()), ("d", ("--children",))])
+def test_a_killed_recorder_leaves_no_process_and_no_trace(program, out, mode, options):
+    recorder = running(program, out, *options, mode=mode)
     recorder.kill()
     recorder.communicate()
     assert_nothing_runs(program)
@@ -388,6 +388,28 @@ def test_what_a_broken_tracer_does_is_one_line_and_leaves_nothing(
         record(["/bin/true"], out, children=children)
     assert list(out.parent.iterdir()) == []
     assert_nothing_runs(name, 0)
+
+
+def test_the_children_of_a_killed_recorders_program_are_ended_too(out, pretended):
+    name = pretended("os.fork()", "time.sleep(100)")
+    script = f"from mmu.trace import record; record(['/bin/true'], {str(out)!r})"
+    recorder = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
+    deadline = time.monotonic() + 60
+    # A path in its arguments: the guard's too, from the moment that it is started.
+    while len(processes(name)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(processes(name)) >= 3
+    recorder.kill()
+    recorder.wait()
+    assert_nothing_runs(name)
+
+
+def test_addresses_are_left_alone_if_that_is_asked_for(out, pretended, capfd):
+    pretended("os.write(log, b' L 1000,8\\n')", "print(open('/proc/self/personality').read())")
+    for aslr in (True, False):
+        record(["/bin/true"], out, aslr=aslr)
+        flags = int(capfd.readouterr().out, 16)
+        assert bool(flags & 0x40000) is not aslr
 
 
 def test_a_log_that_breaks_off_is_refused(out, pretended):
