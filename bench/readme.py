@@ -13,6 +13,10 @@ SPEED = re.compile(
     r"^(\S+) +(compact|raw) +(\d+) M accesses/s, +([\d.]+) times .*\(([\d.]+) to ([\d.]+)\)"
 )
 
+IMPORT = re.compile(
+    r"^(.{20}\S*) +reader +([\d.]+) M .* raw +([\d.]+) M .* compact +([\d.]+) M .*, +(\d+) bytes"
+)
+
 
 def output_of(*command: str) -> str:
     """Run one of the environment's commands in the checkout."""
@@ -46,6 +50,16 @@ def speed() -> str:
     return "\n".join([*table, ""])
 
 
+def imports() -> str:
+    """Return the table of the importers."""
+    lines = output_of("pytest", "bench/test_import.py", "-q", "-s", "--benchmark-columns=median")
+    table = ["| sample | reader | raw | compact | bytes an access |", "|---|---:|---:|---:|---:|"]
+    for line in lines.splitlines():
+        if match := IMPORT.match(line):
+            table.append("| " + " | ".join(found.strip() for found in match.groups()) + " |")
+    return "\n".join([*table, ""])
+
+
 def renewed(text: str, parts: dict[str, Callable[[], str]]) -> str:
     """Return the text with the named parts made anew."""
     return PARTS.sub(
@@ -55,4 +69,6 @@ def renewed(text: str, parts: dict[str, Callable[[], str]]) -> str:
 
 if __name__ == "__main__":
     readme = ROOT / "README.md"
-    readme.write_text(renewed(readme.read_text(), {"demo": demo, "speed": speed}))
+    readme.write_text(
+        renewed(readme.read_text(), {"demo": demo, "speed": speed, "imports": imports})
+    )
