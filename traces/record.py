@@ -92,10 +92,10 @@ def record_all(wanted: list[Job], again: bool) -> None:
     if not left:
         return
     check_needs(left)
-    minutes = sum(job.seconds() for job in left) / 60
+    minutes = max(sum(job.seconds() for job in left) / 60, 1)
     megabytes = sum(job.limit for job in left) * BYTES_AN_ACCESS / 1e6
     click.echo(
-        f"recording {' '.join(job.name for job in left)}: about {max(minutes, 1):.0f} min of two idle cores, "
+        f"recording {' '.join(job.name for job in left)}: about {minutes:.0f} min of two idle cores, "
         f"{megabytes:,.0f} MB there, and 0.5 GB in {WORK} meanwhile"
     )
     failed = []
