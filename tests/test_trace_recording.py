@@ -193,6 +193,21 @@ def test_a_program_that_ends_too_early_leaves_no_trace(tmp_path, work):
 
 @can_record
 @pytest.mark.slow
+def test_one_recipe_that_fails_does_not_stop_the_others(tmp_path, work, monkeypatch):
+    monkeypatch.setattr(record, "LONG_ACCESSES", 1000)
+    monkeypatch.setenv("MMU_TRACES", str(tmp_path))
+    echo = short_job(tmp_path).recipe._replace(needs={}, long_skip=0)
+    lost = echo._replace(prepare=("echo no network >&2; exit 7",))
+    monkeypatch.setattr(record, "RECIPES", {"lost": lost, "echo": echo})
+    done = CliRunner().invoke(record.main, [])
+    assert done.exit_code == 2
+    assert "exit status 7: no network" in done.output
+    assert "not recorded: lost" in done.output
+    assert [path.name for path in tmp_path.iterdir()] == ["echo.parquet"]
+
+
+@can_record
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_recording_that_is_killed_leaves_no_trace_and_no_process(tmp_path, number):
     cache, work = tmp_path / "cache", tmp_path / "work"

@@ -30,7 +30,7 @@ RECIPES = {
         COMPILER | {"/usr/include/boost/graph/breadth_first_search.hpp": "libboost-dev"},
         ("{python} graph.py", "g++ -O2 -o bfs bfs.cpp"),
         "./bfs",
-        450_000_000,
+        500_000_000,
         450_000_000,
     ),
     "bwa": Recipe(

@@ -35,8 +35,8 @@ ENVIRONMENT = {
     "PYTHONHASHSEED": "0", "LD_LIBRARY_PATH": "/usr/lib/debug", "PATH": "/usr/bin:/bin",
     "GLIBCPP_FORCE_NEW": "1", "LC_ALL": "C", "PWD": str(WORK), "GLIBCXX_FORCE_NEW": "1",
 }  # fmt: skip
-# Measured on one core of an AMD EPYC; a busy machine is slower.
-SKIPPED_A_SECOND, KEPT_A_SECOND, PREPARING = 60e6, 4e6, 10
+# Measured on two cores of an AMD EPYC, less a margin.
+SKIPPED_A_SECOND, KEPT_A_SECOND, PREPARING = 80e6, 10e6, 8
 
 
 class Job(NamedTuple):
