@@ -29,6 +29,7 @@ from mmu.units import (
     parse_page_size,
     parse_size,
     refusal,
+    shown,
 )
 
 MOST_MEMORY = 1 << 44  # bytes: the allocators' books of a host so large take half a GB
@@ -228,8 +229,9 @@ class VmConfig(Scheduled):
     fragmentation: Share = 0.0
     aslr: Count | None = None
     turn: Turn = None
+    page_map: str | None = None
 
-    @field_validator("trace", mode="before")
+    @field_validator("trace", "page_map", mode="before")
     @classmethod
     def _path(cls, value: object) -> object:
         return str(value) if isinstance(value, PurePath) else value
@@ -253,6 +255,13 @@ class VmConfig(Scheduled):
         except ConfigError as error:
             raise ConfigError(("processes", *error.path), error.text) from None
         object.__setattr__(self, "processes", made)  # frozen for everybody else
+        return self
+
+    @model_validator(mode="after")
+    def _as_recorded(self) -> "VmConfig":
+        if self.page_map is not None and self.aslr is not None:
+            found = f"found {shown(self.page_map)} and aslr {self.aslr}, which moves what it maps"
+            raise ConfigError(("page_map",), f"{found}; accepted: one of them")
         return self
 
     @property

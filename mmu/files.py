@@ -22,9 +22,8 @@ class Table(NamedTuple):
     rows: list[list[Any]]
 
 
-def check_trace(path: str, where: str) -> None:
+def check_trace(path: str, where: str, accepted: str = "a trace file that can be read") -> None:
     """Refuse what cannot be a trace before anything heavy is imported to read it."""
-    accepted = "a trace file that can be read"
     try:
         with open(path, "rb", opener=_without_waiting) as file:
             status = os.fstat(file.fileno())

@@ -135,9 +135,28 @@ def notes(run: Result | Comparison) -> list[str]:
         found.append(
             "Native: the same programs without a hypervisor, so no nested tables, no exits."
         )
+    found += _first_touched(results[0])
     if any(None in result.metrics(vm).values() for result in results for vm in _busy(results)):
         found.append(f"{NONE} : nothing to divide by, or the processor has no such cache.")
     return found
+
+
+def _first_touched(result: Result) -> list[str]:
+    """Say how many pages page maps gave, and how many they lacked."""
+    owners = [*result.vms, HYPERVISOR]
+    said = []
+    for vm in result.vms:
+        n = owners.index(vm)
+        given = sum(
+            result.memory.get(f"page_map_{size}", [0] * len(owners))[n] for size in ("4k", "2m")
+        )
+        if given:
+            mapped = sum(result.memory[f"guest_{size}"][n] for size in ("4k", "2m"))
+            said.append(
+                f"{_cut(vm, 40)}: {given:,} pages by its page map; {mapped - given:,} that it lacks, at "
+                "first touch."
+            )
+    return said
 
 
 def heading(run: Result | Comparison) -> str:

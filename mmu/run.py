@@ -20,6 +20,7 @@ from mmu.options import configured
 from mmu.result import IDLE, Comparison, Result
 from mmu.software.boot import Host
 from mmu.software.dispatcher import FINISHED, GOING, NEEDS_BLOCKS, WARMED, dispatch
+from mmu.software.placement import PageMapLike
 from mmu.software.turns import (
     AT_ACCESSES,
     CLOCK,
@@ -30,7 +31,7 @@ from mmu.software.turns import (
     WARM,
     WARM_CLOCK,
 )
-from mmu.software.world import MAPPED
+from mmu.software.world import MAPPED, PAGE_MAP_4K
 from mmu.trace.kinds import BLOCK
 from mmu.translation import Ept
 from mmu.units import parse_modes
@@ -41,6 +42,21 @@ SAMPLES = 200  # of a run's time series
 BLOCKS_PER_SAMPLE = 16  # at least
 MOST_ACCESSES = 1 << 61
 SERIES = ("accesses", "walks", "cycles")
+
+
+def page_maps_of(config: RunConfig) -> dict[int, PageMapLike]:
+    """Read the page maps that a configuration names: by number of virtual machine, the root being 0."""
+    named = {
+        number: vm.page_map
+        for number, vm in enumerate((config.root, *config.vms))
+        if vm is not None and vm.page_map is not None
+    }
+    if not named:
+        return {}
+    from mmu.trace.pagemap.reader import read_page_map  # noqa: PLC0415  PyArrow: only if there are files
+
+    read = {path: read_page_map(path) for path in dict.fromkeys(named.values())}
+    return {number: read[path] for number, path in named.items()}
 
 
 class Replay:
@@ -55,11 +71,15 @@ class Replay:
         some; by default the files that the configuration names.
     chunk : int, optional
         Records of each trace that are kept in memory.
+    page_maps : mapping, optional
+        Page maps by number of virtual machine, the root being 0; by default the files that `config`
+        names.
 
     Raises
     ------
     InputError
-        A trace cannot be read, a start never comes, or the warm-up leaves nothing to count.
+        A trace or a page map cannot be read, a frame of a page map cannot be where it says, a start
+        never comes, or the warm-up leaves nothing to count.
     OutOfMemory
         The host cannot hold the virtual machines.
     """
@@ -69,6 +89,7 @@ class Replay:
         config: RunConfig,
         traces: Iterable[Trace] | None = None,
         chunk: int | None = None,
+        page_maps: Mapping[int, PageMapLike] | None = None,
     ) -> None:
         if traces is None:
             from mmu.trace.reader import open_trace  # noqa: PLC0415  PyArrow: only if there are files
@@ -76,7 +97,7 @@ class Replay:
             named = [process.trace for vm in config.machines for process in vm.streams]
             traces = [open_trace(path) for path in named]
         self.config = config
-        self.host = Host(config)
+        self.host = Host(config, page_maps_of(config) if page_maps is None else page_maps)
         records = chunk or records_each(len(self.host.streams))
         self.streams = {
             number: Stream(
@@ -248,6 +269,7 @@ class Replay:
         references = machine.references[0, accounts]
         cycles = self._cycles()
         mapped = host.world.mapped[owners]
+        told = MAPPED if host.placement.maps else MAPPED[:PAGE_MAP_4K]
         return Result(
             mode=config.mode,
             config=config.expanded(),
@@ -279,7 +301,7 @@ class Replay:
                     for name in SERIES
                 },
             },
-            memory={name: mapped[:, i].tolist() for i, name in enumerate(MAPPED)},
+            memory={name: mapped[:, i].tolist() for i, name in enumerate(told)},
             wall_seconds=seconds,
         )
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:  # it imports pydantic, which an argument that is wrong does n
 Fields = dict[str, Any]
 MOST_BYTES = 1 << 22
 TABLES = ("vm", "root")
-PATHS = ("trace",)  # fields that name a file
+# Fields that name a file, and what can be one.
+PATHS = {"trace": "a trace file that can be read", "page_map": "a page map that can be read"}
 # What the run's fields are called in a file, if not as in the configuration.
 WORDS = {"vms": "vm", "memory": "host_memory"}
 
@@ -134,10 +135,10 @@ def _known(value: object, known: list[str], where: str) -> Fields:
 
 def _located(table: Fields, folder: str, where: str) -> Fields:
     """Make the paths of a table relative to where the program is, and see that they can be read."""
-    for name in PATHS:
+    for name, accepted in PATHS.items():
         if isinstance(table.get(name), str) and table[name]:
             table[name] = os.path.join(folder, table[name])
-            check_trace(table[name], f"{where}: {name}")
+            check_trace(table[name], f"{where}: {name}", accepted)
     return table
 
 

@@ -586,6 +586,14 @@ class Tables:
             at = self.at(level1, address, 1)
             self.memory[at] = self.take_page(address, K4) | self.leaf
 
+    def map_to(self, address: int, frame: int, size: int) -> None:
+        """Map a page of this size, which is not mapped yet, to a frame."""
+        table = self.root
+        for level in range(4, size + 1, -1):
+            table = self.next_table(table, address, level)
+        large = LARGE if size == M2 else 0
+        self.memory[self.at(table, address, size + 1)] = frame | self.leaf | large
+
     def wants_large(self) -> bool:
         return self.policy == "2m" or (self.policy == "auto" and self.has_large())
 
@@ -642,6 +650,8 @@ class VmSettings:
     guest_pages: str = "4k"
     nested_pages: str = "auto"
     broken: Sequence[tuple[int, int]] = ()  # region, frame in it that is taken from the start
+    # pages mapped before the run: space, address, guest-physical address, size; in order
+    page_map: Sequence[tuple[int, int, int, int]] = ()
     base_frame: int | None = None  # native mode: first machine frame; None: after the one before
     weight: int = 1
     repeat: int | None = None  # None: as the run
@@ -704,9 +714,10 @@ class Replay:
         self.memory: dict[int, int] = {}
         self.counters = Counters(self.vms, settings.costs)
         self.reserve = FramePool(0, settings.reserve)
-        self.host = FramePool(
-            settings.reserve, settings.memory - settings.reserve, settings.host_broken
-        )
+        size, taken = settings.memory - settings.reserve, list(settings.host_broken)
+        if settings.root and not self.native:
+            taken += self.claimed(settings.root, settings.reserve, size)
+        self.host = FramePool(settings.reserve, size, taken)
         self.pools: dict[int, FramePool] = {}  # {vm: guest-physical frames}
         self.nested: dict[int, Tables] = {}  # {vm: nested tables}
         self.guest: dict[tuple[int, int], Tables] = {}  # {context: guest tables}
@@ -722,6 +733,7 @@ class Replay:
         if not self.native:
             self.hypervisor = self.new_hypervisor()
         self.next_base = settings.reserve  # native mode: where the next vm's memory starts
+        self.next_beyond = settings.memory  # and where what its page map has beyond it does
         for vm in self.vm:
             self.new_vm(vm)
 
@@ -774,16 +786,45 @@ class Replay:
 
     def new_vm(self, vm: int) -> None:
         its = self.vm[vm]
-        taken = [(0, 0), *its.broken]
+        taken = [(0, 0), *its.broken, *self.claimed(its, 0, its.memory)]
+        base = beyond = 0
         if self.native:
             base = self.next_base if its.base_frame is None else its.base_frame * bytes_of(K4)
             self.next_base = base + its.memory
+            beyond = self.next_beyond
+            end = max([gpa + bytes_of(size) for _, _, gpa, size in its.page_map], default=0)
+            self.next_beyond += end + -end % bytes_of(M2)
             self.pools[vm] = FramePool(base, its.memory, taken)
         else:
             # the root's guest-physical addresses are machine addresses: it takes the host's frames
             self.pools[vm] = self.host if vm == 0 else FramePool(0, its.memory, taken)
             self.nested[vm] = self.new_nested(vm)
             self.machine.nested_roots[vm] = self.nested[vm].root
+        for space in sorted({space for space, *_ in its.page_map}):
+            self.open_space(vm, space)
+            backed = []
+            for _, gva, gpa, size in filter(lambda page: page[0] == space, its.page_map):
+                place = gpa + (base if gpa < its.memory else beyond)
+                self.guest[vm, space].map_to(gva, place, size)
+                backed.append((place, size))
+            for place, size in sorted(backed, key=lambda page: page[0]):
+                self.back_from_start(vm, place, size)
+
+    def claimed(self, its: VmSettings, begin: int, size: int) -> list[tuple[int, int]]:
+        """Return (region, frame in it) of its page map's frames in this memory, counted from there."""
+        return [
+            divmod((gpa + inside - begin) // bytes_of(K4), 512)
+            for _, _, gpa, page in its.page_map
+            for inside in range(0, bytes_of(page), bytes_of(K4))
+            if begin <= gpa < begin + size
+        ]
+
+    def back_from_start(self, vm: int, gpa: int, size: int) -> None:
+        """Back what a pager hands out, where memory counts as backed from the start."""
+        if not self.native and self.settings.backing == "start":
+            for page in range(gpa, gpa + bytes_of(size), bytes_of(K4)):
+                if self.nested[vm].find(page) is None:
+                    self.nested[vm].map(page)
 
     def new_nested(self, vm: int) -> Tables:
         def take(gpa: int, size: int) -> int:
@@ -806,10 +847,7 @@ class Replay:
     def new_space(self, vm: int, space: int) -> Tables:
         def take(size: int) -> int:
             gpa = self.pools[vm].page(size)
-            if not self.native and self.settings.backing == "start":
-                for page in range(gpa, gpa + bytes_of(size), bytes_of(K4)):
-                    if self.nested[vm].find(page) is None:
-                        self.nested[vm].map(page)
+            self.back_from_start(vm, gpa, size)
             return gpa
 
         def where(gpa: int) -> int:
@@ -838,8 +876,7 @@ class Replay:
     def access(self, vm: int, space: int, gva: int, kind: int) -> int:
         """Access until no fault is left; return the machine address."""
         if (vm, space) not in self.guest:  # a space gets its root table when it runs first
-            self.guest[vm, space] = self.new_space(vm, space)
-            self.machine.roots[vm, space] = self.guest[vm, space].root
+            self.open_space(vm, space)
         while True:
             try:
                 return self.machine.access((vm, space), gva, kind)
@@ -856,6 +893,10 @@ class Replay:
                     raise
                 self.nested[vm].map(fault.gpa)
                 self.nested_fault(vm)
+
+    def open_space(self, vm: int, space: int) -> None:
+        self.guest[vm, space] = self.new_space(vm, space)
+        self.machine.roots[vm, space] = self.guest[vm, space].root
 
     def nested_fault(self, vm: int) -> None:
         self.counters.add(vm, "NESTED_FAULT")

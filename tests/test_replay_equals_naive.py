@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 from memory_trace import MemoryTrace
 
 from mmu.config import RunConfig
+from mmu.hardware.outcome import Outcome
 from mmu.hardware.rows import EMPTY, NESTED
 from mmu.run import Replay
 from mmu.software.frames import FREE, TAKEN
 from mmu.software.turns import REASONS, SLICE_FIELDS, SLICES
 from mmu.software.world import FIRST_GUEST_POOL, HOST_POOL
+from mmu.trace.pagemap.pages import page_map_of
+from mmu.translation import translate
 
 MIB = 1 << 20
 EVENT = {  # naive's names
@@ -80,6 +83,7 @@ class Accesses(list):
     """A trace that a failing example names by how to make it again, not access by access."""
 
     recipe = ""
+    page_map = ()  # space, address, guest-physical address, size code; in order
 
     def __repr__(self):
         return f"<{self.recipe}>"
@@ -111,6 +115,30 @@ def traces(draw):
             current[side] = pages[int(random.integers(0, len(pages)))]
         result.append((space, thread, current[side] + 8 * int(random.integers(0, 512)), kind))
     return result
+
+
+@st.composite
+def page_maps(draw, lowest, memory, most):
+    """Pages where traces have theirs, at frames from `lowest` to `most`; some beyond `memory`."""
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    frames = [random.integers(lowest, memory // 4096), 0x200, 0x201, 0x3FF]
+    frames = [int(frame) for frame in frames if frame >= lowest]
+    found = []
+    for space in range(draw(st.integers(1, 2))):
+        for base in BASES:
+            if random.random() < 0.3:
+                continue
+            highest = most if random.random() < 0.3 else memory
+            if random.random() < 0.3:
+                region = int(random.integers(-(-lowest // 512), highest >> 21))
+                found.append((space, base, region << 21, 1))
+                continue
+            for page in np.flatnonzero(random.random(13) < 0.5).tolist():
+                frame = int(random.integers(lowest, highest >> 12))
+                if random.random() < 0.3:
+                    frame = frames[int(random.integers(0, len(frames)))]  # shared
+                found.append((space, base + 4096 * page, frame << 12, 0))
+    return sorted(found)
 
 
 @st.composite
@@ -214,6 +242,14 @@ def runs(draw, with_schedule=None):
     }
     streams = streams_of(RunConfig(**config))
     accesses = [draw(traces()) for _ in streams]
+    begin = 0
+    for number, machine in enumerate(RunConfig(**config).machines):
+        if draw(st.integers(0, 2)) == 0:
+            limits = (0, 256 * MIB, 1 << 44)
+            if with_root and number == 0 and config["mode"] != "native":
+                limits = (64 * MIB >> 12, 2048 * MIB, 2048 * MIB)
+            accesses[begin].page_map = draw(page_maps(*limits))
+        begin += len(machine.streams)
     # Counting begins at the end of a block, and something has to be left to count.
     made = sum(
         len(trace) * (process.repeat or vm.repeat)
@@ -258,11 +294,20 @@ def both(start):
     return (start.value, 0) if start.unit == "cycles" else (0, start.value)
 
 
+def pages_of(config, accesses):
+    """The pages of each machine's map, by its number: the first of its traces carries them."""
+    found, begin = {}, 0
+    for number, machine in enumerate(config.machines, start=0 if config.root else 1):
+        found[number] = getattr(accesses[begin], "page_map", ())
+        begin += len(machine.streams)
+    return found
+
+
 def naive_run(config, accesses, replay) -> dict[str, Any]:
     latency, costs = config.processor.latencies, config.costs
     vm_settings = []
     machines = [(0, config.root)] * bool(config.root) + list(enumerate(config.vms, start=1))
-    left = iter(accesses)
+    left, pages_of_maps = iter(accesses), pages_of(config, accesses)
     for number, vm in machines:
         broken = taken(replay, FIRST_GUEST_POOL + number)
         processes = [
@@ -279,6 +324,7 @@ def naive_run(config, accesses, replay) -> dict[str, Any]:
                 guest_pages=vm.guest_pages,
                 nested_pages=vm.nested_pages,
                 broken=broken,
+                page_map=pages_of_maps[number],
                 weight=vm.weight,
                 repeat=vm.repeat,
                 start=both(vm.start),
@@ -335,8 +381,20 @@ def hits_by_row(counter):
     return result
 
 
+def maps_of(config, accesses):
+    """Page maps by number of machine, as `Replay` takes them."""
+    found = {}
+    for number, pages in pages_of(config, accesses).items():
+        if pages:
+            space, virtual, physical, size = zip(*pages, strict=True)
+            found[number] = page_map_of(virtual, physical, [4096 << 9 * s for s in size], space)
+    return found
+
+
 def replayed(config, accesses, compact, chunk=1 << 16, slices=0):
-    replay = Replay(config, [MemoryTrace(a, compact) for a in accesses], chunk=chunk)
+    maps = maps_of(config, accesses)
+    traces_ = [MemoryTrace(a, compact) for a in accesses]
+    replay = Replay(config, traces_, chunk=chunk, page_maps=maps)
     room = np.zeros((slices, SLICE_FIELDS), np.int64)
     replay.host.schedule = replay.host.schedule._replace(slices=room)
     return replay, replay.run()
@@ -357,7 +415,8 @@ def without_time(result):
 
 
 def compare_with_naive(config, accesses):
-    fresh = Replay(config, [MemoryTrace(a) for a in accesses])
+    maps = maps_of(config, accesses)
+    fresh = Replay(config, [MemoryTrace(a) for a in accesses], page_maps=maps)
     expected = naive_run(config, accesses, fresh)
     replay, result = replayed(config, accesses, compact=False, slices=10_000)
     vms = len(config.machines)
@@ -381,6 +440,7 @@ def compare_with_naive(config, accesses):
     assert recorded(replay) == expected["slices"]
     assert result.clock == sum(map(sum, result.cycles.values()))
     words_of_guests(replay, expected)
+    page_maps_hold(replay, maps)
     entries_lead_where_tables_do(replay)
 
 
@@ -400,6 +460,29 @@ def words_of_guests(replay, expected):
             mapped = host.native  # naive's machine addresses differ, its guest's do not
             mask = 0xFFF if mapped else (1 << 64) - 1
             assert found & mask == word & mask, (hex(address), level)
+
+
+def page_maps_hold(replay, maps):
+    """Translate each page of each map: it must lead to its frame, in a page of its size."""
+    host = replay.host
+    for vm, page_map in maps.items():
+        base, beyond, end = 0, 0, host.vms[vm].memory >> 12
+        if host.native:
+            base = int(host.world.frames.base[FIRST_GUEST_POOL + vm])
+            beyond = [(m.frames + 511) // 512 * 512 for n, m in sorted(maps.items()) if n < vm]
+            beyond = (replay.config.memory >> 12) + sum(beyond)
+        for space, vpn, gfn, size in zip(
+            page_map.space.tolist(), page_map.vpn.tolist(), page_map.gfn.tolist(),
+            page_map.size.tolist(), strict=True,
+        ):  # fmt: skip
+            found = translate(replay.memory, vpn << 12, **replay.space(host.names[vm], space))
+            frame = gfn + (base if gfn < end else beyond)
+            if found.outcome == Outcome.NESTED_VIOLATION:
+                assert replay.config.backing == "first-touch"  # not touched by the trace
+                assert found.gpa is None or found.gpa >> 12 == frame
+                continue
+            assert found.outcome == Outcome.OK
+            assert (found.gpa >> 12, found.guest_page_size) == (frame, 4096 << 9 * size)
 
 
 def entries_lead_where_tables_do(replay):

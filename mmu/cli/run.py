@@ -1,7 +1,7 @@
 """Replays: from options to a configuration, and from a result to files and a report."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +96,10 @@ def machine_options(command: Command) -> Command:
             help="Nested tables have no accessed and dirty bits (EPTP bit 6 clear).",
         ),
         click.option("--root", metavar="TRACE", help="Trace of the root partition."),
+        click.option(
+            "--page-map", "page_maps", multiple=True, metavar="[VM=]FILE",
+            help="Where a machine's pages were when it was recorded: of VM, or of all without their own.",
+        ),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -176,13 +180,15 @@ def prepare(
     schedule = given.get("schedule")
     if not traces and not schedule:
         raise InputError(NOTHING_TO_RUN)
-    outputs = check_outputs(given, (*traces, schedule) if schedule else traces)
+    maps = tuple(page_map_files(given.get("page_maps", ())))
+    outputs = check_outputs(given, (*traces, schedule, *maps) if schedule else (*traces, *maps))
     if schedule:
         read_toml(schedule, MOST_BYTES)  # before anything heavy is imported to make sense of it
-    config = configure(traces, mode, given)
+    config = with_page_maps(configure(traces, mode, given), given.get("page_maps", ()))
     if schedule:
         named = [process.trace for vm in config.machines for process in vm.streams]
-        check_outputs(given, (schedule, *named))
+        named += [vm.page_map for vm in config.machines if vm.page_map]
+        check_outputs(given, (schedule, *named, *maps))
     return config, outputs
 
 
@@ -230,6 +236,51 @@ def _configured(
     except InputError as error:
         option = str(error).startswith(("weights:", "starts:"))
         raise InputError(f"{'--' if option else otherwise}{error}") from None
+
+
+def page_map_files(texts: tuple[str, ...]) -> Iterator[str]:
+    """Yield what may be a file in ``FILE`` or ``VM=FILE``."""
+    for text in texts:
+        yield from filter(None, (text, text.partition("=")[2]))
+
+
+def with_page_maps(config: "RunConfig", texts: tuple[str, ...]) -> "RunConfig":
+    """Return the run with page maps: ``VM=FILE`` of one virtual machine, ``FILE`` of all others."""
+    from mmu.config import RunConfig, VmConfig  # noqa: PLC0415  imports pydantic
+    from mmu.strict import ConfigError  # noqa: PLC0415
+
+    if not texts:
+        return config
+    names = [vm.name for vm in config.machines]
+    own: dict[str | None, str] = {}
+    for text in texts:
+        name, equals, file = text.partition("=")
+        of = name if equals and (name in names or not Path(text).exists()) else None
+        if of is not None and of not in names:
+            accepted = f"{', '.join(names)}{units.nearest(of, names)}"
+            raise InputError(
+                f"--page-map: no virtual machine {units.shown(of)}; accepted: {accepted}"
+            )
+        if of in own:
+            whose = "all machines" if of is None else f"{of}"
+            raise InputError(
+                f"--page-map: found two for {whose}: {own[of]!r} and {text!r}; accepted: one for each, "
+                f"such as {names[0]}=FILE; 'mmu trace pagemap' joins the maps of several spaces"
+            )
+        own[of] = text if of is None else file
+        check_trace(own[of], "--page-map", "a page map that can be read")
+    given = {name: getattr(config, name) for name in RunConfig.model_fields}
+
+    def mapped(vm: VmConfig) -> VmConfig:
+        fields = {name: getattr(vm, name) for name in VmConfig.model_fields}
+        return VmConfig(**fields | {"page_map": own.get(vm.name, own.get(None, vm.page_map))})
+
+    try:
+        given["vms"] = [mapped(vm) for vm in config.vms]
+        given["root"] = config.root and mapped(config.root)
+        return RunConfig(**given)
+    except ConfigError as error:
+        raise InputError(f"{option_of(error.path)}: {error.text}") from None
 
 
 def option_of(path: tuple[str | int, ...]) -> str:

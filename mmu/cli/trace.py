@@ -8,6 +8,7 @@ import click
 from mmu.cli import edit, export, record, synth
 from mmu.cli.arguments import COLUMNS, COUNT, LEVEL, POSITIVE, Nearest
 from mmu.cli.info import info
+from mmu.cli.pagemap import pagemap
 from mmu.cli.progress import progress_bar
 from mmu.files import check_outputs, check_trace, is_stream
 
@@ -69,5 +70,6 @@ for command in (
     edit.merge,
     synth.synth,
     export.export,
+    pagemap,
 ):
     trace.add_command(command)

@@ -1,5 +1,6 @@
 """From a run's configuration to a machine that has booted: pools, spaces, schedule."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -33,8 +34,9 @@ from mmu.hardware.machine import (
 )
 from mmu.hardware.rows import CONTEXTS
 from mmu.software.frames import Frames, break_regions, pools
-from mmu.software.guest import map_pages
+from mmu.software.guest import back_found, map_found, map_pages
 from mmu.software.hypervisor import open_partition
+from mmu.software.placement import PageMapLike, Placement
 from mmu.software.turns import (
     AT_ACCESSES,
     AT_CYCLES,
@@ -56,6 +58,7 @@ from mmu.software.world import (
     OUT_OF_MEMORY,
     POLICIES,
     RESERVE_POOL,
+    ROOT,
     RUNAWAY,
     SHORT_OWNER,
     SHORT_POOL,
@@ -66,7 +69,6 @@ from mmu.software.world import (
 from mmu.strict import MOST_COUNT
 from mmu.turns import PagePolicy, ProcessConfig, Quantum, Start
 
-ROOT = 0  # the root partition's number; guests count from 1
 HYPERVISOR_CONTEXT = 0
 # Where its code and data stand in its own space: tables apart, as in kernels.
 HYPERVISOR_CODE = 0xFFFF_8000_0000_0000 - (1 << 64)
@@ -91,7 +93,9 @@ class Stream(NamedTuple):
 class Host:
     """A booted host: the machine, its software, and who is who."""
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(
+        self, config: RunConfig, page_maps: Mapping[int, PageMapLike] | None = None
+    ) -> None:
         self.config = config
         self.native = config.mode == "native"
         self.names = ["root", *(vm.name for vm in config.vms)]
@@ -101,6 +105,7 @@ class Host:
             for vm, setting in enumerate(self.vms)
             for process in (setting.streams if setting else ())
         ]
+        self.placement = Placement(config, self.names, self.vms, page_maps or {})
         self.groups = processor_rows(config.processor, self._page_sizes())
         self.row_names = [row.name for group in self.groups for row in group]
         owners = len(self.vms) + 1
@@ -110,6 +115,7 @@ class Host:
         self.world = self._world()
         self.contexts: dict[tuple[int, int], int] = {}
         self._open_hypervisor()
+        self._map_found()
         self.costs = self._costs()
         self.schedule = self._schedule()
 
@@ -118,7 +124,8 @@ class Host:
         for number, process in self.streams:
             vm = self.vms[number]
             assert vm is not None
-            if process.guest_pages != "4k" and (self.native or vm.nested_pages != "4k"):
+            large = process.guest_pages != "4k" or self.placement.has_large(number)
+            if large and (self.native or vm.nested_pages != "4k"):
                 return ("4k", "2m")
         return ("4k",)
 
@@ -138,6 +145,7 @@ class Host:
             [reserve, config.memory // LARGE_BYTES - reserve, *sizes],
         )
         self._fragment(frames, sizes)
+        self.placement.claim_frames(frames)
         pool = [FIRST_GUEST_POOL + vm for vm in range(len(vms))]
         if not self.native:
             pool[ROOT] = HOST_POOL
@@ -214,6 +222,25 @@ class Host:
             return
         pages = np.concatenate([code, data])
         self.check(map_pages(self.machine, self.world, 0, HYPERVISOR_CONTEXT, pages))
+
+    def _map_found(self) -> None:
+        """Map the pages of page maps; that was before the run, so that it counts for nothing."""
+        for vm, space, pages in self.placement.by_space(self.world.frames):
+            context = self.context(vm, space, self._pages_in(vm, space))
+            vpn, gfn, size = pages
+            self.check(map_found(self.machine, self.world, 0, context, vpn, gfn, size))
+            if self.native or self.config.backing != "start":
+                continue
+            order = np.argsort(gfn, kind="stable")
+            self.check(back_found(self.machine, self.world, 0, vm, gfn[order], size[order]))
+        self.machine.events[:] = 0
+
+    def _pages_in(self, vm: int, space: int) -> PagePolicy:
+        """Return the pages that the guest maps in a space where it goes by its own policy."""
+        setting = self.vms[vm]
+        assert setting is not None
+        own = [process.guest_pages for process in setting.processes if process.space == space]
+        return (own[0] if own else None) or setting.guest_pages
 
     def _costs(self) -> list[Cost]:
         config = self.config

@@ -131,13 +131,41 @@ def break_regions(
 
     regions: int64 [n], numbered within the pool; taken: int64 [n], frame within the region.
     """
-    begin, end = int(frames.begin[pool]), int(frames.begin[pool + 1])
-    broken = np.zeros(end - begin, bool)
-    broken[regions] = True
+    begin = int(frames.begin[pool])
     frames.owner[(begin + regions) * LARGE_FRAMES + taken] = TAKEN
     frames.free[begin + regions] -= 1
     frames.left[pool] -= len(regions)
-    for head, members in ((frames.whole, ~broken), (frames.partial, broken)):
+    relink(frames, pool)
+
+
+def claim(
+    frames: Frames, pool: int, first: NDArray[np.int64], size: NDArray[np.uint8], owner: int
+) -> None:
+    """Take certain pages out of a pool, whoever has a part of them already.
+
+    first: int64 [n], number of each page's first frame, counted from the pool's; size: uint8 [n], 1 where
+    it is of 2 MiB. A page may be named more than once, and a small one may lie inside a large one.
+    """
+    begin, end = int(frames.begin[pool]), int(frames.begin[pool + 1])
+    book = frames.owner[begin * LARGE_FRAMES : end * LARGE_FRAMES].reshape(-1, LARGE_FRAMES)
+    book[first[size != 0] // LARGE_FRAMES] = owner
+    book.reshape(-1)[first[size == 0]] = owner
+    marks = np.zeros(end - begin, bool)
+    marks[first // LARGE_FRAMES] = True
+    touched = np.flatnonzero(marks)
+    # By parts, as the comparison's result takes half of what the book itself does.
+    for part in np.array_split(touched, len(touched) // 4096 + 1):
+        frames.free[begin + part] = np.count_nonzero(book[part] == FREE, axis=1)
+    frames.left[pool] = frames.free[begin:end].sum()
+    relink(frames, pool)
+
+
+def relink(frames: Frames, pool: int) -> None:
+    """Build the lists of a pool from what is free in its regions, in ascending order."""
+    begin, end = int(frames.begin[pool]), int(frames.begin[pool + 1])
+    free = frames.free[begin:end]
+    whole, partial = free == LARGE_FRAMES, (free > 0) & (free < LARGE_FRAMES)
+    for head, members in ((frames.whole, whole), (frames.partial, partial)):
         chain = np.concatenate([[NONE], begin + np.flatnonzero(members), [NONE]])
         frames.before[chain[1:-1]] = chain[:-2]
         frames.behind[chain[1:-1]] = chain[2:]

@@ -6,6 +6,7 @@ from mmu.hardware.rows import Words
 from mmu.jit import constant
 from mmu.software.frames import Frames
 
+ROOT = 0  # the root partition's number; guests count from 1
 RESERVE_POOL, HOST_POOL, FIRST_GUEST_POOL = constant(0), constant(1), 2
 
 # Policies of pagers and of the hypervisor's backing.
@@ -13,8 +14,14 @@ SMALL_PAGES, LARGE_PAGES, AUTOMATIC = 0, 1, 2
 POLICIES = {"4k": SMALL_PAGES, "2m": LARGE_PAGES, "auto": AUTOMATIC}
 
 # What is mapped, per owner.
-MAPPED = ("guest_4k", "guest_2m", "guest_tables", "nested_4k", "nested_2m", "nested_tables")
-GUEST_4K, GUEST_2M, GUEST_TABLES, NESTED_4K, NESTED_2M, NESTED_TABLES = range(6)
+MAPPED = (
+    "guest_4k", "guest_2m", "guest_tables", "nested_4k", "nested_2m", "nested_tables",
+    "page_map_4k", "page_map_2m",
+)  # fmt: skip
+(
+    GUEST_4K, GUEST_2M, GUEST_TABLES, NESTED_4K, NESTED_2M, NESTED_TABLES,
+    PAGE_MAP_4K, PAGE_MAP_2M,  # of guest_4k and guest_2m, those that the page map gave
+) = range(8)  # fmt: skip
 
 # Fields of `World.shortage`.
 SHORT_OWNER, SHORT_POOL, SHORT_SIZE = 0, 1, 2
