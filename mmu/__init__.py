@@ -11,19 +11,22 @@ if TYPE_CHECKING:
     from mmu.errors import InputError, MmuError, OutOfMemory
     from mmu.hardware.outcome import Outcome
     from mmu.memory import Memory
+    from mmu.paging import Control, Ept, Npt
     from mmu.processors import load_processor
     from mmu.result import Comparison, Result
     from mmu.run import Replay, compare, replay
     from mmu.trace.reader import open_trace
-    from mmu.translation import Ept, Step, Translation, translate
+    from mmu.translation import Step, Translation, Translations, translate, translate_many
 
 __all__ = [
     "Comparison",
+    "Control",
     "Costs",
     "Ept",
     "InputError",
     "Memory",
     "MmuError",
+    "Npt",
     "OutOfMemory",
     "Outcome",
     "Processor",
@@ -33,12 +36,14 @@ __all__ = [
     "RunConfig",
     "Step",
     "Translation",
+    "Translations",
     "VmConfig",
     "compare",
     "load_processor",
     "open_trace",
     "replay",
     "translate",
+    "translate_many",
 ]
 
 _HOMES = {
@@ -46,11 +51,12 @@ _HOMES = {
     "mmu.errors": ("InputError", "MmuError", "OutOfMemory"),
     "mmu.hardware.outcome": ("Outcome",),
     "mmu.memory": ("Memory",),
+    "mmu.paging": ("Control", "Ept", "Npt"),
     "mmu.processors": ("load_processor",),
     "mmu.result": ("Comparison", "Result"),
     "mmu.run": ("Replay", "compare", "replay"),
     "mmu.trace.reader": ("open_trace",),
-    "mmu.translation": ("Ept", "Step", "Translation", "translate"),
+    "mmu.translation": ("Step", "Translation", "Translations", "translate", "translate_many"),
 }
 
 

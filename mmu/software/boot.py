@@ -32,6 +32,7 @@ from mmu.hardware.machine import (
     Machine,
 )
 from mmu.hardware.rows import CONTEXTS
+from mmu.hardware.rules import with_ept, x86_rules
 from mmu.software.dispatcher import CURRENT, MODES, NEXT_EXIT, NOW_FIELDS, UNITS, WARM, Schedule
 from mmu.software.frames import Frames, break_regions, pools
 from mmu.software.guest import map_pages
@@ -79,7 +80,10 @@ class Host:
         self.row_names = [row.name for group in self.groups for row in group]
         owners = len(self.vms) + 1
         self.machine: Machine = build_machine(
-            self.groups, owners, lazy_words(config.memory), nested_dirty=config.nested_dirty
+            self.groups,
+            owners,
+            lazy_words(config.memory),
+            with_ept(x86_rules(), dirty=config.nested_dirty),
         )
         self.world = self._world()
         self.contexts: dict[tuple[int, int], int] = {}
