@@ -202,7 +202,9 @@ def described(
     if isinstance(nested, Ept):
         rights = found[:, FOUND_RIGHTS] & (READ | WRITE | EXECUTE)
         final = np.where(table, 0, FINAL) | rights << QUALIFICATION_RIGHTS_SHIFT
-        qualification = violated * (found[:, FOUND_KINDS] | final | GVA_VALID)
+        # With accessed and dirty bits, an access to a guest table is a read and a write.
+        read = np.where(table & nested.dirty, 1 << READ_ACCESS, 0)
+        qualification = violated * (found[:, FOUND_KINDS] | read | final | GVA_VALID)
     elif nested is not None:
         of_data = written | (what == FETCH) * (ERROR_FETCH if nested.nxe else 0) | NPF_FINAL
         info = violated * (error | ERROR_USER | np.where(table, ERROR_WRITE | NPF_TABLE, of_data))

@@ -10,7 +10,6 @@ user bit and permits both; x86-64 has no read bit and a present entry permits re
 
 from typing import NamedTuple
 
-from mmu.hardware.bits import frame_bits
 from mmu.jit import inlined
 
 ADDRESS = 0x000F_FFFF_FFFF_F000  # bits 51:12: the next table, or the frame
@@ -23,12 +22,15 @@ EPT_TYPE_SHIFT = 3  # of the memory type in a leaf
 EPT_WRITE_BACK = 6 << EPT_TYPE_SHIFT
 EPT_BAD_TYPES = 1 << 2 | 1 << 3 | 1 << 7  # bit t is set if memory type t is reserved
 EPT_TABLE_RESERVED = 0xF << 3  # of an entry that points to a table: memory type and "ignore PAT"
+# AMD keeps bit 8 of an entry that points to a table of level 2 or more zero (APM vol. 2, "PML4E"; KVM
+# checks it as reserved); Intel ignores it.
+TABLE_GLOBAL = 1 << 8
 EPT_ACCESSED, EPT_DIRTY = 1 << 8, 1 << 9
 
 READ, WRITE, EXECUTE, USER = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 RIGHTS = READ | WRITE | EXECUTE | USER
 
-X86_CODE, EPT_CODE = 0, 1  # how `rights_of` and `malformed` read an entry
+X86_CODE, EPT_CODE = 0, 1  # how `rights_of` and `rules.malformed` read an entry
 
 
 class Format(NamedTuple):
@@ -62,30 +64,3 @@ def rights_of(entry: int, code: int) -> int:
         return entry & (READ | WRITE | EXECUTE) | USER
     executable = EXECUTE if entry >= 0 else 0
     return READ | entry & WRITABLE | executable | (entry & USER_PAGE) << 1
-
-
-@inlined
-def malformed(
-    entry: int, level: int, leaf: bool, reserved: int, code: int, execute_only: int
-) -> bool:
-    """Tell whether a present entry holds what no processor accepts.
-
-    `reserved` are the bits that no entry of the format may have set, whatever its level; a `leaf`
-    maps a page. In an x86-64 entry that is a page fault with RSVD set, in an EPT entry a
-    misconfiguration.
-    """
-    if code == EPT_CODE:
-        rights = entry & (READ | WRITE | EXECUTE)
-        if rights & (READ | WRITE) == WRITE or (rights == EXECUTE and not execute_only):
-            return True
-        if leaf:
-            if EPT_BAD_TYPES >> (entry >> EPT_TYPE_SHIFT & 7) & 1:
-                return True
-            reserved |= frame_bits(level - 1)
-        else:
-            reserved |= EPT_TABLE_RESERVED | LARGE_LEAF
-    elif leaf:
-        reserved |= frame_bits(level - 1) & ~LARGE_PAT
-    else:
-        reserved |= LARGE_LEAF
-    return entry & reserved != 0

@@ -158,7 +158,8 @@ def build_machine(
         evictions=np.zeros((lps, owners, owners), np.int64),
         fault=np.zeros((lps, FAULT_FIELDS), np.int64),
         trail=np.zeros((0, STEP_FIELDS), np.int64),
-        steps=np.zeros(1, np.int64),
+        steps=np.zeros(2, np.int64),
+        marked=np.zeros((MOST_REFERENCES, 2), np.int64),
     )
 
 

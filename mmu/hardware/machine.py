@@ -64,6 +64,9 @@ class Rules(NamedTuple):
     nested_levels: int
     nested_largest: int
     nested_reserved: int
+    table_reserved: (
+        int  # mask: bits that an x86-64 entry for a table of level 2 or more must not have
+    )
     execute_only: int  # 0: an EPT entry that permits nothing but fetches is a misconfiguration
     present: int  # mask of nested entries: present if any of these bits is set
     accessed: int  # mask; 0: the processor sets no accessed bit in nested entries
@@ -97,7 +100,8 @@ class Machine(NamedTuple):
     evictions: Words  # [lp, owner, owner] live L2 entries that the first dropped of the second
     fault: Words  # [lp, field] how the last walk that did not complete ended
     trail: Words  # [step, field] what the last walk read, where anybody wants to know
-    steps: Words  # [1] table reads noted in `trail`
+    steps: Words  # [2] table reads noted in `trail`; entries noted in `marked`
+    marked: Words  # [n, 2] entries whose new bits are not written: word index, entry as it would be
 
 
 @inlined
@@ -107,5 +111,5 @@ def processor(machine: Machine, lp: int) -> Machine:
         machine.tag[lp], machine.frame[lp], machine.rows, machine.shape, machine.side,
         machine.level2, machine.rules, machine.memory, machine.root, machine.nested, machine.vm,
         machine.events[lp], machine.hits[lp], machine.references[lp], machine.evictions[lp],
-        machine.fault[lp], machine.trail, machine.steps,
+        machine.fault[lp], machine.trail, machine.steps, machine.marked,
     )  # fmt: skip

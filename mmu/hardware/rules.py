@@ -4,16 +4,22 @@ Sources: Intel SDM vol. 3, "Determination of Access Rights" and "Page-Fault Exce
 Page Table Mechanism"; AMD64 APM vol. 2, "Nested Paging".
 """
 
-from mmu.hardware.bits import LEVELS
+from mmu.hardware.bits import LEVELS, frame_bits
 from mmu.hardware.entry import (
     ADDRESS,
     EPT,
+    EPT_BAD_TYPES,
     EPT_CODE,
+    EPT_TABLE_RESERVED,
+    EPT_TYPE_SHIFT,
     EPT_WITHOUT_DIRTY,
     EXECUTE,
     EXECUTE_DISABLE,
+    LARGE_LEAF,
+    LARGE_PAT,
     NPT,
     READ,
+    TABLE_GLOBAL,
     USER,
     WRITE,
 )
@@ -58,8 +64,8 @@ def x86_rules(
         reserved=reserved_bits(maxphyaddr, nxe),
         read_only=DENY_WRITE if wp else DENY_WRITE & DENY_USER,
         user_page=user_page << SUPERVISOR,
-        nested_code=0, nested_levels=0, nested_largest=0, nested_reserved=0, execute_only=0,
-        present=0, accessed=0, dirty=0, table_kind=0, origin=0, update=1,
+        nested_code=0, nested_levels=0, nested_largest=0, nested_reserved=0, table_reserved=0,
+        execute_only=0, present=0, accessed=0, dirty=0, table_kind=0, origin=0, update=1,
     )  # fmt: skip
     return with_ept(rules, maxphyaddr=maxphyaddr)
 
@@ -101,13 +107,14 @@ def with_npt(
 ) -> Rules:
     """Return the rules with nested tables of NPT; `nxe` is the host's EFER.NXE.
 
-    Every access to a guest table is a user's write.
+    Every access to a guest table is a user's write. The guest's tables, too, are then AMD's.
     """
     return rules._replace(
         nested_code=NPT.code,
         nested_levels=levels,
         nested_largest=LARGEST_LEAF[gbpages],
         nested_reserved=reserved_bits(maxphyaddr, nxe),
+        table_reserved=TABLE_GLOBAL,
         present=NPT.present,
         accessed=NPT.accessed,
         dirty=NPT.dirty,
@@ -140,3 +147,28 @@ def nested_denied(rights: int) -> int:
     if not rights & EXECUTE:
         denied |= DENY_FETCH
     return denied
+
+
+@inlined
+def malformed(rules: Rules, entry: int, level: int, leaf: bool, reserved: int, code: int) -> bool:
+    """Tell whether a present entry holds what no processor accepts.
+
+    `reserved` are the bits that no entry of the format may have set, whatever its level; a `leaf`
+    maps a page. In an x86-64 entry that is a page fault with RSVD set, in an EPT entry a
+    misconfiguration.
+    """
+    if code == EPT_CODE:
+        rights = entry & (READ | WRITE | EXECUTE)
+        if rights & (READ | WRITE) == WRITE or (rights == EXECUTE and not rules.execute_only):
+            return True
+        if leaf:
+            if EPT_BAD_TYPES >> (entry >> EPT_TYPE_SHIFT & 7) & 1:
+                return True
+            reserved |= frame_bits(level - 1)
+        else:
+            reserved |= EPT_TABLE_RESERVED | LARGE_LEAF
+    elif leaf:
+        reserved |= frame_bits(level - 1) & ~LARGE_PAT
+    else:
+        reserved |= LARGE_LEAF | (rules.table_reserved if level > 2 else 0)
+    return entry & reserved != 0

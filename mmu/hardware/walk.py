@@ -31,7 +31,6 @@ from mmu.hardware.entry import (
     RIGHTS,
     WRITE,
     X86_CODE,
-    malformed,
     rights_of,
 )
 from mmu.hardware.machine import (
@@ -68,7 +67,7 @@ from mmu.hardware.outcome import (
     PAGE_FAULT,
 )
 from mmu.hardware.rows import DENIED, NESTED, Words, fill, find, set_start, touch
-from mmu.hardware.rules import DENY_WRITE, guest_denied, nested_denied
+from mmu.hardware.rules import DENY_WRITE, guest_denied, malformed, nested_denied
 from mmu.hardware.tlb import (
     FRAME_DIRTY,
     FRAME_SIZE_SHIFT,
@@ -106,13 +105,30 @@ def note(machine: Machine, nested: int, level: int, slot: int, entry: int) -> No
 
 @inlined
 def mark_used(machine: Machine, account: int, slot: int, entry: int, used: int) -> None:
-    """Write the accessed and dirty bits of an entry, if that changes it."""
+    """Write the accessed and dirty bits of an entry, if that changes it; or note what they would be."""
     if used != entry:
         if machine.rules.update:
             store(machine.memory, slot, used)
+        else:
+            count = machine.steps[1]
+            machine.steps[1] = count + 1
+            machine.marked[at(count), 0], machine.marked[at(count), 1] = slot, used
         if machine.trail.shape[0] > 0:
             machine.trail[at(machine.steps[0] - 1), STEP_USED] = used
         machine.events[at(account), UPDATES] += 1
+
+
+@inlined
+def read_entry(machine: Machine, slot: int) -> int:
+    """Read the entry at a word of memory, with the bits that this walk has set in it, written or not.
+
+    A recursive table is met twice in one walk, and as guest and nested entry may mean another thing.
+    """
+    if not machine.rules.update:
+        for mark in range(machine.steps[1] - 1, -1, -1):
+            if machine.marked[at(mark), 0] == slot:
+                return machine.marked[at(mark), 1]
+    return load(machine.memory, slot)
 
 
 @inlined
@@ -180,7 +196,7 @@ def nested_walk(machine: Machine, account: int, vm: int, root: int, gpa: int, ki
         slot = entry_word(table, gpa, level) - rules.origin
         if not inside(machine.memory, slot):
             return NO_MEMORY
-        entry = load(machine.memory, slot)
+        entry = read_entry(machine, slot)
         machine.events[at(account), NESTED_REFERENCES] += 1
         note(machine, NESTED_STEP, level, slot, entry)
         if not entry & rules.present:
@@ -188,9 +204,7 @@ def nested_walk(machine: Machine, account: int, vm: int, root: int, gpa: int, ki
             return NESTED_VIOLATION
         leaf = level == 1 or (entry & LARGE_LEAF != 0 and level <= rules.nested_largest)
         rights &= rights_of(entry, rules.nested_code)
-        if malformed(
-            entry, level, leaf, rules.nested_reserved, rules.nested_code, rules.execute_only
-        ):
+        if malformed(rules, entry, level, leaf, rules.nested_reserved, rules.nested_code):
             nested_fault(machine, gpa, 1 << kind, rights, ERROR_PRESENT | ERROR_RESERVED)
             return NESTED_MISCONFIGURATION if rules.nested_code == EPT_CODE else NESTED_VIOLATION
         if leaf and nested_denied(rights) >> kind & 1:
@@ -223,14 +237,14 @@ def guest_entry(
     rules = machine.rules
     if not inside(machine.memory, slot):
         return NO_MEMORY, 0, False
-    entry = load(machine.memory, slot)
+    entry = read_entry(machine, slot)
     machine.events[at(account), GUEST_REFERENCES] += 1
     note(machine, GUEST_STEP, level, slot, entry)
     leaf = level == 1 or (entry & LARGE_LEAF != 0 and level <= rules.largest)
     error = -1
     if not entry & PRESENT:
         error = 0
-    elif malformed(entry, level, leaf, rules.reserved, X86_CODE, 0):
+    elif malformed(rules, entry, level, leaf, rules.reserved, X86_CODE):
         error = ERROR_PRESENT | ERROR_RESERVED
     elif leaf and guest_denied(rules, rights & rights_of(entry, X86_CODE)) >> kind & 1:
         error = ERROR_PRESENT
@@ -336,6 +350,7 @@ def walk_many(machine: Machine, address: Words, kind: Bytes, found: Words) -> No
             continue
         before = events[GUEST_REFERENCES] + events[NESTED_REFERENCES]
         fault[:] = 0
+        machine.steps[1] = 0
         what: int = np.int64(kind[at(i)])  # type: ignore[assignment]  # uint8 shifts are 8 bits wide
         word, _ = walk(machine, 0, 0, gva, what)
         found[at(i), FOUND_REFERENCES] = (
