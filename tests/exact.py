@@ -56,14 +56,15 @@ class Pages:
         return mmu.Memory.from_words(self.array(), self.base)
 
     def chain(self, gva, leaf, levels=4, level=1, link=P | W | U, root=None):
-        """Tables of their own for one page; returns the root and each entry's address by level."""
+        """Map a page, with what tables it takes; the root, and each entry's address by level."""
         root = table = self.take() if root is None else root
         places = {}
         for at in range(levels, level - 1, -1):
             places[at] = table + 8 * (gva >> (3 + 9 * at) & 511)
             if at > level:
-                table = self.take()
-                self.words[places[at]] = table | link
+                if not self.words.get(places[at]):
+                    self.words[places[at]] = self.take() | link
+                table = self.words[places[at]] & 0xF_FFFF_FFFF_F000
         self.words[places[level]] = leaf | (PS if level > 1 else 0)
         return root, places
 
@@ -122,3 +123,61 @@ def assert_same(names, found, expected):
             f"{len(different)} of {len(expected)} cases differ, the first is {name}: "
             f"found {int(found[first]):#x}, expected {int(expected[first]):#x}"
         )
+
+
+def identity(pages, first=8, last=16):
+    """Guest tables of 1 GiB pages that map addresses to themselves, all marked.
+
+    Covers the top-level indices first..last - 1; returns the guest's root.
+    """
+    root = pages.take()
+    for i4 in range(first, last):
+        pages.put(root, i4, (table := pages.take()) | P | W | U | A)
+        for i3 in range(32):
+            pages.put(table, i3, i4 << 39 | i3 << 30 | P | W | U | A | D | PS)
+    return root
+
+
+class Guest:
+    """A 4 KiB page of a guest: its addresses, and where its entries stand."""
+
+    gva, gpa, data = 0x12_3456_7678, 0x120_4080_5678, 0x80_0000_0000
+    cr3 = nested = 0  # roots
+
+    def __init__(self):
+        self.tables = {at: 0x1_0000_0000 * at for at in range(4, 0, -1)}  # GPA, by level
+        self.entries = {}  # machine address, by level
+        self.backing = {}  # nested entries' addresses by level, by the table they map; 0: the data
+
+
+def one_page(levels=4, level=1, leaf=7 | WB, marks=A | D, table_leaf=7 | WB, table_at=None, link=7):
+    """A 4 KiB page of a guest, in a nested page of `level`.
+
+    `marks` are set in the guest's entries as far as they have them; `table_leaf` maps the guest's table
+    of level `table_at`, or all. Returns pages, guest, guest.backing.
+    """
+    pages, guest = Pages(), Guest()
+    guest.nested = pages.take()
+    guest.cr3 = guest.tables[4]
+    usual = table_leaf if table_at is None else link | (WB if link == 7 and leaf & WB else 0)
+
+    def back(gpa, frame, level, leaf):
+        table, found = guest.nested, {}
+        for at in range(levels, level, -1):
+            place = found[at] = table + 8 * (gpa >> (3 + 9 * at) & 511)
+            if place not in pages.words:
+                pages.words[place] = pages.take() | link
+            table = pages.words[place] & ~0xFFF
+        place = found[level] = table + 8 * (gpa >> (3 + 9 * level) & 511)
+        pages.words[place] = frame | leaf | (PS if level > 1 else 0)
+        return found
+
+    for at, gpa in guest.tables.items():
+        frame = pages.take()
+        guest.entries[at] = frame + 8 * (guest.gva >> (3 + 9 * at) & 511)
+        guest.backing[at] = back(gpa, frame, 1, table_leaf if table_at == at else usual)
+        target = guest.tables[at - 1] if at > 1 else guest.gpa & ~0xFFF
+        pages.words[guest.entries[at]] = target | P | W | U | marks & (A | D if at == 1 else A)
+    size = PAGE << 9 * (level - 1)
+    guest.backing[0] = back(guest.gpa & ~(size - 1), guest.data, level, leaf)
+    return pages, guest, guest.backing

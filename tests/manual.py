@@ -42,7 +42,7 @@ class Npt:
     gbpages: bool = True
 
 
-class Stop(Exception):  # noqa: N818
+class Stop(Exception):
     """The walk ends here without a translation."""
 
     def __init__(self, outcome, **found):
@@ -112,8 +112,8 @@ class Walk:
                 raise Stop("NESTED_MISCONFIGURATION", fault_gpa=gpa)
             rights &= entry & 7
             if leaf:
-                denied = reads and not rights & 1 or writes and not rights & 2
-                if denied or fetches and not rights & 4:
+                denied = (reads and not rights & 1) or (writes and not rights & 2)
+                if denied or (fetches and not rights & 4):
                     raise self.violation(gpa, reads, writes, fetches, table, rights)
                 if keeps_dirty:
                     self.mark(place, 0x300 if writes else 0x100)
@@ -127,7 +127,7 @@ class Walk:
     def ept_is_misconfigured(self, entry, level, large, leaf):
         if entry & 7 in (2, 6) or (entry & 7 == 4 and not self.nested.execute_only):
             return True
-        if large and (level > 3 or level == 3 and not self.nested.gbpages):
+        if large and (level > 3 or (level == 3 and not self.nested.gbpages)):
             return True  # bit 7 is reserved there
         for bit in range(self.control.maxphyaddr, 52):
             if entry >> bit & 1:

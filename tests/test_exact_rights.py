@@ -10,7 +10,21 @@ import manual
 import numpy as np
 import pytest
 from exact import (
-    ACCESSES, EVERY, PAGE, PS, XD, A, D, P, Pages, U, W, agree, assert_same, controls, package,
+    ACCESSES,
+    EVERY,
+    PAGE,
+    PS,
+    XD,
+    A,
+    D,
+    P,
+    Pages,
+    U,
+    W,
+    agree,
+    assert_same,
+    controls,
+    package,
 )  # fmt: skip
 
 import mmu
@@ -208,8 +222,10 @@ PAGES = pytest.mark.parametrize("page", [1, 2, 3], ids=["4K", "2M", "1G"])
 @pytest.mark.parametrize("user", [True, False], ids=["user", "supervisor"])
 def test_what_else_an_entry_that_is_not_present_holds_does_not_matter(levels, page, user):
     for at in range(page, levels + 1):
-        everything = (1 << 64) - 2
-        for change in (lambda _, way: (1 << way) & ~1, lambda _, way: everything ^ (1 << way) & ~1):
+        for change in (
+            lambda _, way: (1 << way) & ~1,
+            lambda _, way: ((1 << 64) - 1 ^ 1 << way) & ~1,
+        ):
             pages, root, gvas, _ = changed_entries(levels, page, at, change)
             for access, nxe, smep in product(ACCESSES, (False, True), (False, True)):
                 control = manual.Control(
