@@ -151,4 +151,4 @@ def test_random_tables_are_translated_as_unicorn_does(machines, seed):
 
 @pytest.mark.fuzz
 def test_many_random_tables_are_translated_as_unicorn_does(machines):
-    compare(machines, random.Random(4), images=400, cases=20)
+    compare(machines, random.Random(4), images=200, cases=20)
