@@ -103,8 +103,9 @@ def worlds(draw):
         if draw(seldom):
             gva |= (1 << 64) - (1 << (11 + 9 * levels))
         size = PAGE << 9 * (level - 1)
+        pat = (1 << 12) * draw(seldom) if level > 1 else 0
         gpa = draw(SMALL) << 21 | draw(SMALL) << 12 | draw(st.integers(4, 7)) << 30
-        places = world.map(gva, gpa & ~(size - 1), level, draw(X86_RIGHTS), draw(X86_RIGHTS))
+        places = world.map(gva, gpa & ~(size - 1) | pat, level, draw(X86_RIGHTS), draw(X86_RIGHTS))
         entries += places
         gva |= draw(st.integers(0, PAGE - 1))
         gvas.append(gva)

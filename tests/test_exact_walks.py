@@ -147,9 +147,14 @@ def test_nested_tables_are_walked_in_the_hosts_paging_mode(g, n):
 
 @pytest.mark.parametrize("kind", ["ept", "npt"])
 def test_a_guest_physical_address_beyond_four_levels_is_a_violation(kind):
+    nest = Nest(kind)  # bit 47 is the last within
+    nest.back(nest.gpa & ~0xFFF | 1 << 47, Nest.FRAME, 1, 7, 7 | (WB if kind == "ept" else 0))
+    nest.pages.words[nest.entries[1]] |= 1 << 47
+    control = manual.Control(maxphyaddr=52)
+    answer = agree(nest.pages, nest.gva, cr3=nest.cr3, nested=nest.pointer, control=control)
+    assert answer["maddr"] == nest.maddr
     for bit in range(48, 52):
         nest = Nest(kind)
-        control = manual.Control(maxphyaddr=52)
         cr3 = nest.cr3 | 1 << bit
         answer = agree(nest.pages, nest.gva, cr3=cr3, nested=nest.pointer, control=control)
         assert (answer["outcome"], answer["references"]) == ("NESTED_VIOLATION", 0)
@@ -316,3 +321,13 @@ def test_a_table_that_contains_itself_maps_itself():
     assert ask(pages, gva, cr3=root)[0]["error_code"] == 13
     pages.put(root, 510, root | P | W | U | XD)
     assert agree(pages, gva, cr3=root, access="fetch")["error_code"] == 0x15
+
+
+@KINDS
+@pytest.mark.parametrize("n", [4, 5])
+def test_bits_of_cr3_outside_the_address_do_not_matter_to_nested_tables_either(kind, n):
+    nest = Nest(kind, n=n)
+    for bit in (*range(12), *range(52, 64)):
+        cr3 = nest.cr3 | 1 << bit
+        answer = agree(nest.pages, nest.gva, cr3=cr3, nested=nest.pointer)
+        assert (answer["maddr"], answer["references"]) == (nest.maddr, 4 * (n + 1) + n)
