@@ -3,7 +3,8 @@
 A reference to compare the package with: it imports nothing of it and shares no constant. Sources:
 Intel SDM vol. 3, "4-Level Paging and 5-Level Paging", "Access Rights", "Page-Fault Exceptions",
 "Accessed and Dirty Flags", "EPT Translation Mechanism", "EPT-Induced VM Exits", "Accessed and Dirty
-Flags for EPT", "Exit Qualification for EPT Violations"; AMD64 APM vol. 2, "Nested Paging".
+Flags for EPT", "Exit Qualification for EPT Violations"; AMD64 APM vol. 2, "Nested Paging" and, for
+bit 8 of PML4E and PDPE, "Long-Mode Page Translation".
 Three choices the manuals leave open: accessed is set in a table's entry when the entry is used, even
 if the walk then fails further down; in the last entry once the rights have passed; and an EPT
 violation of an update of a guest entry reports a read and a write.
@@ -63,8 +64,8 @@ class Words:
 class Walk:
     """One access: what was read, what is marked, how it ends."""
 
-    def __init__(self, memory, cr3, nested, access, user, control, update):
-        self.memory, self.nested, self.control, self.update = memory, nested, control, update
+    def __init__(self, memory, cr3, nested, access, user, control):
+        self.memory, self.nested, self.control = memory, nested, control
         self.cr3, self.access, self.user = cr3, access, user
         self.marked = {}  # words that the walk changed
         self.steps = []
@@ -72,9 +73,7 @@ class Walk:
     def load(self, dimension, level, address):
         if not self.memory.holds(address):
             raise Stop("NO_MEMORY")
-        word = self.memory.words.get(address, 0)
-        if self.update:  # else memory stays as it is, and an entry met twice is read twice the same
-            word = self.marked.get(address, word)
+        word = self.marked.get(address, self.memory.words.get(address, 0))
         self.steps.append((dimension, level, address, word))
         return word
 
@@ -188,7 +187,11 @@ class Walk:
                 return True
         if entry >> 63 and not nxe:
             return True
-        if not leaf or level == 1:
+        if (
+            not leaf
+        ):  # what would be the global bit is reserved by AMD, in tables of level 2 and more
+            return isinstance(self.nested, Npt) and level > 2 and bool(entry >> 8 & 1)
+        if level == 1:
             return False
         if level > 3 or (level == 3 and not gbpages):
             return True  # PS is reserved there
@@ -267,7 +270,7 @@ def translate(
     memory, gva, *, cr3, nested=None, access="read", user=True, control=None, update=False
 ):
     """Translate one access; a dictionary of FIELDS, as the package's Translation names them."""
-    walk = Walk(memory, cr3, nested, access, user, control or Control(), update)
+    walk = Walk(memory, cr3, nested, access, user, control or Control())
     result = dict.fromkeys(FIELDS)
     try:
         gpa, guest_size = walk.guest(gva % (1 << 64))

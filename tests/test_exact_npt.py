@@ -217,7 +217,7 @@ def reserved(entry, level, width, nxe, gbpages):
     if entry & sum(1 << bit for bit in range(width, 52)) or (entry & XD and not nxe):
         return True
     if level == 1 or not entry & PS:
-        return False
+        return level > 2 and bool(entry & 1 << 8)  # AMD's: not Intel's
     if level > 3 or (level == 3 and not gbpages):
         return True
     return bool(entry & {2: 0x1F_E000, 3: 0x3FFF_E000}[level])
@@ -231,8 +231,6 @@ def test_every_bit_of_every_nested_entry_is_reserved_or_not(levels, page):
     memory = mmu.Memory.from_words(words)
     for at, place in backing[0].items():
         for bit in BITS[3:]:
-            if bit == 8 and at > 2:
-                continue  # see the test of bit 8 below
             entry = pages.words[place] ^ 1 << bit
             words[place // 8] = entry
             for width, nxe, gbpages in product((41, 52), (False, True), (False, True)):
@@ -270,3 +268,21 @@ def test_the_guests_nx_has_no_effect_on_nested_tables():
             control=package(control), access="read",
         )  # fmt: skip
         assert barred.exit_info == 0x1_0000_000D
+
+
+def test_amd_reserves_bit_8_of_an_entry_that_points_to_a_table_of_level_2_or_more():
+    """As npt_rsvd_pfwalk does in a PML4E. The guest's tables are AMD's as well; Intel ignores the bit."""
+    for at in (4, 3, 2, 1):
+        for dimension in ("guest", "nested"):
+            pages, guest, backing = npt_page()
+            place = guest.entries[at] if dimension == "guest" else backing[0][at]
+            pages.words[place] |= 1 << 8
+            answer = agree(pages, guest.gva, cr3=guest.cr3, nested=manual.Npt(guest.nested))
+            assert (answer["outcome"] == "OK") == (at < 3)
+            if at > 2:
+                assert answer["error_code"] == (0xD if dimension == "guest" else None)
+                assert answer["exit_info"] == (FINAL | 0xD if dimension == "nested" else None)
+        for link in (P | W | U, P | W | U | 1 << 8):
+            pages = Pages()
+            root, _ = pages.chain(0x5000, 0x7000 | ALL, link=link)
+            assert agree(pages, 0x5000, cr3=root)["maddr"] == 0x7000
