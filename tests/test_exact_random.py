@@ -235,17 +235,20 @@ GUARD = 0x5A5A_5A5A_5A5A_5A5A
 
 
 def hostile(random, count):
-    """Words of one of several kinds: noise, near pointers, flags of either format, sign bits."""
+    """Words of one of several kinds: noise, pointers that are near, within or off, rights or none."""
     size = 512 * count
     noise = random.integers(0, 1 << 64, size, np.uint64)
     near = (PAGE * random.integers(0, count + 2, size)).astype(np.uint64)
     flags = random.choice(np.array([7, 0x67, 0x37, 0x87, 0xB7, 0x307, 5, 0], np.uint64), size)
-    style = random.integers(0, 4)
+    style = random.integers(0, 6)
     if style == 0:
         return noise
     if style == 1:
         return near | flags
     share = random.random(size)
+    if style > 3:  # of either format, and all rights: walks that go deep
+        within = (PAGE * random.integers(0, count, size)).astype(np.uint64)
+        return np.where(share < 0.97, within | np.uint64(7), noise)
     words = np.where(share < 0.9, near | flags, noise)
     if style == 3:
         words = np.where(
