@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 QUICK := not slow and not fuzz
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist worksteal -p no:benchmark
 
 .PHONY: demo test check fuzz bench readme traces clean
 
@@ -12,7 +13,7 @@ demo: .venv/run
 
 # What tests need, then the tests.
 test: .venv/test
-	$(BIN)/pytest
+	$(BIN)/pytest $(SIDE_BY_SIDE)
 
 # Linters, types, import contract; then the tests bounds-checked and interpreted. Each pass finds
 # what the others cannot: reads outside an array, and integer overflow.
@@ -21,13 +22,12 @@ check: .venv/check
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	NUMBA_BOUNDSCHECK=1 $(BIN)/pytest -q -m "$(QUICK)"
-	NUMBA_DISABLE_JIT=1 $(BIN)/coverage run -m pytest -q -m "$(QUICK)"
-	$(BIN)/coverage report --fail-under=90
+	NUMBA_BOUNDSCHECK=1 $(BIN)/pytest -q -m "$(QUICK)" $(SIDE_BY_SIDE)
+	NUMBA_DISABLE_JIT=1 $(BIN)/pytest -q -m "$(QUICK)" $(SIDE_BY_SIDE) --cov --cov-report= --cov-fail-under=90
 
 # Long random search with a fixed budget.
 fuzz: .venv/test
-	$(BIN)/pytest -q -m fuzz
+	$(BIN)/pytest -q -m fuzz $(SIDE_BY_SIDE)
 
 # Accesses per second of each bundled trace, and the ratio to a C program of the same model.
 bench: .venv/test

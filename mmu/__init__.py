@@ -11,23 +11,26 @@ if TYPE_CHECKING:
     from mmu.errors import InputError, MmuError, OutOfMemory
     from mmu.hardware.outcome import Outcome
     from mmu.memory import Memory
+    from mmu.paging import Control, Ept, Npt
     from mmu.processors import load_processor
     from mmu.result import Comparison, Result
     from mmu.run import Replay, compare, replay
     from mmu.schedule import load_schedule
     from mmu.slices import Slices
     from mmu.trace.reader import open_trace
-    from mmu.translation import Ept, Step, Translation, translate
+    from mmu.translation import Step, Translation, Translations, translate, translate_many
     from mmu.turns import ProcessConfig, Quantum, Start
     from mmu.watch import record_slices
 
 __all__ = [
     "Comparison",
+    "Control",
     "Costs",
     "Ept",
     "InputError",
     "Memory",
     "MmuError",
+    "Npt",
     "OutOfMemory",
     "Outcome",
     "ProcessConfig",
@@ -40,6 +43,7 @@ __all__ = [
     "Start",
     "Step",
     "Translation",
+    "Translations",
     "VmConfig",
     "compare",
     "load_processor",
@@ -48,6 +52,7 @@ __all__ = [
     "record_slices",
     "replay",
     "translate",
+    "translate_many",
 ]
 
 _HOMES = {
@@ -55,13 +60,14 @@ _HOMES = {
     "mmu.errors": ("InputError", "MmuError", "OutOfMemory"),
     "mmu.hardware.outcome": ("Outcome",),
     "mmu.memory": ("Memory",),
+    "mmu.paging": ("Control", "Ept", "Npt"),
     "mmu.processors": ("load_processor",),
     "mmu.result": ("Comparison", "Result"),
     "mmu.run": ("Replay", "compare", "replay"),
     "mmu.schedule": ("load_schedule",),
     "mmu.slices": ("Slices",),
     "mmu.trace.reader": ("open_trace",),
-    "mmu.translation": ("Ept", "Step", "Translation", "translate"),
+    "mmu.translation": ("Step", "Translation", "Translations", "translate", "translate_many"),
     "mmu.turns": ("ProcessConfig", "Quantum", "Start"),
     "mmu.watch": ("record_slices",),
 }

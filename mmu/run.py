@@ -17,6 +17,7 @@ from mmu.hardware.machine import ACCESSES, DATA_ACCESSES, EVENTS, WALKS
 from mmu.hardware.rows import Words
 from mmu.memory import Memory
 from mmu.options import configured
+from mmu.paging import Ept
 from mmu.result import IDLE, Comparison, Result
 from mmu.software.boot import Host
 from mmu.software.dispatcher import FINISHED, GOING, NEEDS_BLOCKS, WARMED, dispatch
@@ -33,7 +34,6 @@ from mmu.software.turns import (
 )
 from mmu.software.world import MAPPED, PAGE_MAP_4K
 from mmu.trace.kinds import BLOCK
-from mmu.translation import Ept
 from mmu.units import parse_modes
 
 Progress = Callable[[int, int], None]

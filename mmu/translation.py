@@ -1,4 +1,4 @@
-"""The public translation: one address through page tables, without any cache.
+"""The public translation: addresses through page tables, without any cache.
 
 It runs the same walk as a replay does, on a machine that caches nothing.
 """
@@ -7,23 +7,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmu.errors import InputError
-from mmu.hardware.bits import (
-    ENTRIES,
-    LEVEL_BITS,
-    LEVELS,
-    OFFSET_MASK,
-    PAGE_BYTES,
-    PAGE_SHIFT,
-    VIRTUAL_BITS,
-    WORD_BYTES,
-)
-from mmu.hardware.entry import ADDRESS, LARGE_LEAF
+from mmu.hardware.bits import LEVEL_BITS, PAGE_BYTES, WORD_BYTES
+from mmu.hardware.entry import ADDRESS, EXECUTE, READ, WRITE
 from mmu.hardware.geometry import build_processor
 from mmu.hardware.machine import (
-    FAULT_GPA,
-    FAULT_PRESENT,
     FETCH,
     READ_ACCESS,
     STEP_ENTRY,
@@ -38,64 +28,32 @@ from mmu.hardware.machine import (
 )
 from mmu.hardware.outcome import Outcome
 from mmu.hardware.rows import Words
-from mmu.hardware.walk import walk_once
+from mmu.hardware.walk import (
+    FOUND_ERROR,
+    FOUND_FIELDS,
+    FOUND_GPA,
+    FOUND_KINDS,
+    FOUND_LEVEL,
+    FOUND_MADDR,
+    FOUND_NESTED_SIZE,
+    FOUND_OUTCOME,
+    FOUND_REFERENCES,
+    FOUND_RIGHTS,
+    FOUND_SIZE,
+    FOUND_TABLE,
+    walk_many,
+)
 from mmu.memory import Memory
+from mmu.paging import Control, Ept, Npt, whole
 
 ACCESSES = {"read": READ_ACCESS, "write": WRITE_ACCESS, "fetch": FETCH}
 MOST_STEPS = 64
 # Bits of a page fault's error code (Intel SDM vol. 3, "Page-Fault Exceptions").
-ERROR_PRESENT, ERROR_WRITE, ERROR_USER, ERROR_FETCH = 1 << 0, 1 << 1, 1 << 2, 1 << 4
-# Fields of an EPT pointer (Intel SDM vol. 3, "Extended-Page-Table Pointer (EPTP)").
-EPTP_TYPES = (0, 6)
-EPTP_LEVELS_SHIFT, EPTP_DIRTY = 3, 1 << 6
-EPTP_RESERVED = 0xF80
-
-
-@dataclass(frozen=True)
-class Ept:
-    """Nested tables in Intel's format.
-
-    Parameters
-    ----------
-    eptp : int
-        EPT pointer: bits 2:0 memory type (0 or 6), 5:3 levels less one (3), 6 accessed and dirty
-        bits on, 51:12 machine address of the root table.
-
-    Raises
-    ------
-    InputError
-        A field of the pointer is none that a processor accepts.
-    """
-
-    eptp: int
-
-    def __post_init__(self) -> None:
-        """Check the pointer's fields."""
-        whole("eptp", self.eptp)
-        levels = (self.eptp >> EPTP_LEVELS_SHIFT & 7) + 1
-        fits = 0 <= self.eptp <= ADDRESS | OFFSET_MASK and not self.eptp & EPTP_RESERVED
-        if not fits or self.eptp & 7 not in EPTP_TYPES or levels != LEVELS:
-            raise InputError(
-                f"eptp: found {self.eptp:#x}, memory type {self.eptp & 7}, {levels} levels; accepted: "
-                "type 0 or 6, 4 levels, bits 11:7 and 63:52 zero, such as root | 0x5e"
-            )
-
-    @property
-    def root(self) -> int:
-        """Machine address of the root table."""
-        return self.eptp & ADDRESS
-
-    @property
-    def dirty(self) -> bool:
-        """The processor keeps accessed and dirty bits in these tables."""
-        return bool(self.eptp & EPTP_DIRTY)
-
-    @classmethod
-    def at(cls, root: int, dirty: bool = True) -> "Ept":
-        """Return the pointer to a root table, write-back, four levels."""
-        return cls(
-            whole("root", root) | (EPTP_DIRTY if dirty else 0) | LEVELS - 1 << EPTP_LEVELS_SHIFT | 6
-        )
+ERROR_WRITE, ERROR_USER, ERROR_FETCH = 1 << 1, 1 << 2, 1 << 4
+# Bits of an EPT violation's exit qualification ("Exit Qualification for EPT Violations").
+QUALIFICATION_RIGHTS_SHIFT, GVA_VALID, FINAL = 3, 1 << 7, 1 << 8
+# Bits of EXITINFO1 beside those of an error code (AMD64 APM vol. 2, "Nested versus Guest Page Faults").
+NPF_FINAL, NPF_TABLE = 1 << 32, 1 << 33
 
 
 class Step(NamedTuple):
@@ -120,9 +78,13 @@ class Translation:
     page_size, guest_page_size, nested_page_size : int or None
         Bytes: what a TLB would keep, which is the smaller of the two, and each by itself.
     error_code : int or None
-        Of a page fault: bits P, W, U and I/D.
+        Of a page fault: bits P, W/R, U/S, RSVD and I/D.
+    exit_qualification : int or None
+        Of an EPT violation: bits 0 to 5, 7 and 8.
+    exit_info : int or None
+        EXITINFO1 of a nested page fault: the error code, and bit 32 or 33.
     fault_gpa : int or None
-        Of a nested violation: the guest-physical address, offset included.
+        Of a nested violation or misconfiguration: the guest-physical address, offset included.
     references : int
         Table reads made.
     steps : tuple of Step
@@ -138,17 +100,35 @@ class Translation:
     guest_page_size: int | None = None
     nested_page_size: int | None = None
     error_code: int | None = None
+    exit_qualification: int | None = None
+    exit_info: int | None = None
     fault_gpa: int | None = None
     references: int = 0
     steps: tuple[Step, ...] = ()
     updates: dict[int, int] = field(default_factory=dict)
 
 
-def whole(name: str, value: object) -> int:
-    """Return a whole number of any type that is one."""
-    if isinstance(value, int | np.integer) and not isinstance(value, bool):
-        return int(value)
-    raise InputError(f"{name}: found {value!r}; accepted: a whole number, such as 0x7f0012345000")
+class Translations(NamedTuple):
+    """How accesses end, in arrays of one element each; `Translation` says what the fields mean.
+
+    Where a translation has no such thing, `gpa`, `maddr` and `fault_gpa` are NONE, the others 0.
+    """
+
+    outcome: NDArray[np.uint8]
+    gpa: NDArray[np.uint64]
+    maddr: NDArray[np.uint64]
+    page_size: NDArray[np.uint32]
+    guest_page_size: NDArray[np.uint32]
+    nested_page_size: NDArray[np.uint32]
+    error_code: NDArray[np.uint16]
+    exit_qualification: NDArray[np.uint16]
+    exit_info: NDArray[np.uint64]
+    fault_gpa: NDArray[np.uint64]
+    references: NDArray[np.uint8]
+
+
+NONE = (1 << 64) - 1
+USUAL = Control()
 
 
 def signed(gva: int) -> int:
@@ -158,26 +138,92 @@ def signed(gva: int) -> int:
     return gva - (1 << 64) if gva >= 1 << 63 else gva
 
 
-def machine_over(memory: Memory, cr3: int, nested: Ept | None, update: bool) -> Machine:
+def machine_over(
+    memory: Memory, cr3: int, nested: Ept | Npt | None, control: Control, update: bool
+) -> Machine:
     """Return a machine that caches nothing, over a user's memory."""
-    machine = build_processor(memory.words, nested_dirty=nested is not None and nested.dirty)
+    rules = control.rules(nested)._replace(origin=memory.base // WORD_BYTES, update=int(update))
+    machine = build_processor(memory.words, rules)
     machine.root[0] = cr3 & ADDRESS
     machine.nested[0] = nested.root if nested else -1
-    return machine._replace(
-        formats=machine.formats._replace(origin=memory.base // WORD_BYTES, update=int(update)),
-        trail=np.zeros((MOST_STEPS, STEP_FIELDS), np.int64),
+    return machine
+
+
+def check_arguments(
+    memory: Memory, cr3: int, nested: object, control: object, user: object, update: object
+) -> None:
+    """Refuse what no translation can be made of."""
+    if not isinstance(memory, Memory):
+        raise InputError(
+            f"memory: found {type(memory).__name__}; accepted: Memory.from_words(words)"
+        )
+    if nested is not None and not isinstance(nested, Ept | Npt):
+        found = type(nested).__name__
+        raise InputError(f"nested: found {found}; accepted: None, Ept(eptp) or Npt(ncr3)")
+    if not isinstance(control, Control):
+        raise InputError(f"control: found {type(control).__name__}; accepted: Control(wp=...)")
+    if not 0 <= whole("cr3", cr3) < 1 << 64:
+        raise InputError(f"cr3: found {cr3:#x}; accepted: 64 bits, of which 51:12 count")
+    if not isinstance(user, bool) or not isinstance(update, bool):
+        raise InputError(f"user, update: found {user!r}, {update!r}; accepted: True | False")
+    if update and not memory.writable:
+        raise InputError(
+            "update: found memory that cannot be written; accepted: a contiguous, writable array"
+        )
+
+
+def access_code(access: object) -> int:
+    """Return the kind of access that a word names."""
+    if not isinstance(access, str) or access not in ACCESSES:
+        raise InputError(f"access: found {access!r}; accepted: {' | '.join(ACCESSES)}")
+    return ACCESSES[access]
+
+
+def described(
+    found: Words, kind: NDArray[np.uint8], nested: Ept | Npt | None, control: Control
+) -> Translations:
+    """Say in the terms of the manuals how walks ended.
+
+    found: int64 [n, FOUND_FIELDS]; kind: uint8 [n].
+    """
+    outcome = found[:, FOUND_OUTCOME]
+    ok, fault = outcome == Outcome.OK, outcome == Outcome.PAGE_FAULT
+    violated = outcome == Outcome.NESTED_VIOLATION
+    stopped = violated | (outcome == Outcome.NESTED_MISCONFIGURATION)
+    reached = found[:, FOUND_LEVEL] > 0
+    error, table = found[:, FOUND_ERROR], found[:, FOUND_TABLE] != 0
+    what = kind % SUPERVISOR
+    # I/D is reported where fetches can be forbidden: with NXE, or with SMEP.
+    fetched = (what == FETCH) * (ERROR_FETCH if control.nxe or control.smep else 0)
+    written = (what == WRITE_ACCESS) * ERROR_WRITE
+    user = (kind < SUPERVISOR) * ERROR_USER
+    qualification = np.zeros(len(found), np.int64)
+    info = np.zeros(len(found), np.int64)
+    if isinstance(nested, Ept):
+        rights = found[:, FOUND_RIGHTS] & (READ | WRITE | EXECUTE)
+        final = np.where(table, 0, FINAL) | rights << QUALIFICATION_RIGHTS_SHIFT
+        # With accessed and dirty bits, an access to a guest table is a read and a write.
+        read = np.where(table & nested.dirty, 1 << READ_ACCESS, 0)
+        qualification = violated * (found[:, FOUND_KINDS] | read | final | GVA_VALID)
+    elif nested is not None:
+        of_data = written | (what == FETCH) * (ERROR_FETCH if nested.nxe else 0) | NPF_FINAL
+        info = violated * (error | ERROR_USER | np.where(table, ERROR_WRITE | NPF_TABLE, of_data))
+    guest_size = reached * (PAGE_BYTES << LEVEL_BITS * np.maximum(found[:, FOUND_LEVEL] - 1, 0))
+    nested_size = ok * (PAGE_BYTES << LEVEL_BITS * found[:, FOUND_NESTED_SIZE])
+    none = np.int64(-1)
+    return Translations(
+        outcome.astype(np.uint8),
+        np.where(reached, found[:, FOUND_GPA], none).view(np.uint64),
+        np.where(ok, found[:, FOUND_MADDR], none).view(np.uint64),
+        (ok * (PAGE_BYTES << LEVEL_BITS * found[:, FOUND_SIZE])).astype(np.uint32),
+        guest_size.astype(np.uint32),
+        (nested_size if nested else 0 * nested_size).astype(np.uint32),
+        (fault * (error | written | user | fetched)).astype(np.uint16),
+        qualification.astype(np.uint16),
+        info.astype(np.uint64),
+        np.where(stopped, found[:, FOUND_GPA], none).view(np.uint64),
+        found[:, FOUND_REFERENCES].astype(np.uint8),
     )
-
-
-def page_bytes(step: Words) -> int:
-    """Return the bytes of the page that the leaf of a step maps."""
-    return PAGE_BYTES << LEVEL_BITS * (int(step[STEP_LEVEL]) - 1)
-
-
-def is_leaf(step: Words) -> bool:
-    """Tell whether the entry that a step read maps a page."""
-    large = step[STEP_LEVEL] < LEVELS and int(step[STEP_ENTRY]) & LARGE_LEAF
-    return bool(step[STEP_LEVEL] == 1 or large)
 
 
 def translate(
@@ -185,9 +231,10 @@ def translate(
     gva: int,
     *,
     cr3: int,
-    nested: Ept | None = None,
+    nested: Ept | Npt | None = None,
     access: str = "read",
     user: bool = True,
+    control: Control = USUAL,
     update: bool = False,
 ) -> Translation:
     """Translate an address as a processor does that has nothing cached.
@@ -200,12 +247,14 @@ def translate(
         Virtual address, unsigned or signed.
     cr3 : int
         Address of the root table, guest-physical if `nested`; bits outside 51:12 are ignored.
-    nested : Ept, optional
+    nested : Ept or Npt, optional
         The hypervisor's tables.
     access : {"read", "write", "fetch"}
         What the access does.
     user : bool
-        Of the user, or of the supervisor (with CR0.WP set, SMEP and SMAP off).
+        Of the user, or of the supervisor.
+    control : Control
+        Control registers, and what the processor has.
     update : bool
         Write accessed and dirty bits to `memory`.
 
@@ -218,71 +267,108 @@ def translate(
     ------
     InputError
         An argument is none of these, or `update` was asked of memory that cannot be written.
+
+    Notes
+    -----
+    The accessed bit is set in an entry as it is used, even if the walk fails further down, and those
+    of the leaf once the rights have passed; the manuals leave the former open (Intel SDM vol. 3,
+    "Accessed and Dirty Flags").
     """
     gva, cr3 = whole("gva", gva), whole("cr3", cr3)
-    if not isinstance(memory, Memory):
-        raise InputError(
-            f"memory: found {type(memory).__name__}; accepted: Memory.from_words(words)"
-        )
-    if nested is not None and not isinstance(nested, Ept):
-        raise InputError(f"nested: found {type(nested).__name__}; accepted: None or Ept(eptp)")
-    if not 0 <= cr3 < 1 << 64:
-        raise InputError(f"cr3: found {cr3:#x}; accepted: 64 bits, of which 51:12 count")
-    if not isinstance(user, bool) or not isinstance(update, bool):
-        raise InputError(f"user, update: found {user!r}, {update!r}; accepted: True | False")
-    if not isinstance(access, str) or access not in ACCESSES:
-        raise InputError(f"access: found {access!r}; accepted: {' | '.join(ACCESSES)}")
-    if update and not memory.writable:
-        raise InputError(
-            "update: found memory that cannot be written; accepted: a contiguous, writable array"
-        )
-    address = signed(gva)
-    if address >> (VIRTUAL_BITS - 1) not in (0, -1):
-        return Translation(Outcome.NOT_CANONICAL)
-    machine = machine_over(memory, cr3, nested, update)
-    kind = ACCESSES[access] + (0 if user else SUPERVISOR)
-    word = walk_once(machine, address, kind)
+    check_arguments(memory, cr3, nested, control, user, update)
+    kind = np.array([access_code(access) + (0 if user else SUPERVISOR)], np.uint8)
+    machine = machine_over(memory, cr3, nested, control, update)
+    machine = machine._replace(trail=np.zeros((MOST_STEPS, STEP_FIELDS), np.int64))
+    found = np.zeros((1, FOUND_FIELDS), np.int64)
+    walk_many(machine, np.array([signed(gva)], np.int64), kind, found)
+    row = {
+        name: int(column[0])
+        for name, column in described(found, kind, nested, control)._asdict().items()
+    }
+    outcome = Outcome(row["outcome"])
+    faulted = outcome == Outcome.PAGE_FAULT
+    violated = outcome == Outcome.NESTED_VIOLATION
+    ept, npt = isinstance(nested, Ept) and violated, isinstance(nested, Npt) and violated
     trail = machine.trail[: machine.steps[0]]
-    guest = trail[trail[:, STEP_NESTED] == 0]
-    leaf = guest[-1] if len(guest) and is_leaf(guest[-1]) else None
-    outcome = Outcome(max(-word, 0))
-    found: dict[str, int] = {}
-    if outcome == Outcome.PAGE_FAULT:
-        present = ERROR_PRESENT if machine.fault[FAULT_PRESENT] else 0
-        kinds = {"write": ERROR_WRITE, "fetch": ERROR_FETCH}
-        found["error_code"] = present | kinds.get(access, 0) | (ERROR_USER if user else 0)
-    elif leaf is not None:
-        inside = page_bytes(leaf) - 1
-        found["gpa"] = int(leaf[STEP_ENTRY]) & ADDRESS & ~inside | address & inside
-        found["guest_page_size"] = inside + 1
-    if outcome == Outcome.NESTED_VIOLATION:
-        level = int(guest[-1][STEP_LEVEL]) - 1 if len(guest) else LEVELS
-        entry = address >> (PAGE_SHIFT + LEVEL_BITS * (level - 1)) & (ENTRIES - 1)
-        entry = WORD_BYTES * entry if leaf is None else 0
-        found["fault_gpa"] = found.get("gpa", int(machine.fault[FAULT_GPA]) + entry)
-    elif outcome == Outcome.OK:
-        size = found["guest_page_size"]
-        if nested:
-            found["nested_page_size"] = page_bytes(trail[-1])
-            size = min(size, found["nested_page_size"])
-        found["page_size"] = size
-        found["maddr"] = word & ADDRESS & ~(size - 1) | address & (size - 1)
+    places = [memory.base + int(word) * WORD_BYTES for word in trail[:, STEP_WORD]]
     updates: dict[int, int] = {}
-    for step in trail[trail[:, STEP_USED] != trail[:, STEP_ENTRY]]:
-        where = memory.base + int(step[STEP_WORD]) * WORD_BYTES
-        updates[where] = updates.get(where, 0) | int(step[STEP_USED]) % (1 << 64)
+    for place, step in zip(places, trail, strict=True):
+        if step[STEP_USED] != step[STEP_ENTRY]:
+            updates[place] = updates.get(place, 0) | int(step[STEP_USED]) % (1 << 64)
     return Translation(
         outcome,
-        references=int(machine.steps[0]),
+        gpa=None if row["gpa"] == NONE else row["gpa"],
+        maddr=None if row["maddr"] == NONE else row["maddr"],
+        page_size=row["page_size"] or None,
+        guest_page_size=row["guest_page_size"] or None,
+        nested_page_size=row["nested_page_size"] or None,
+        error_code=row["error_code"] if faulted else None,
+        exit_qualification=row["exit_qualification"] if ept else None,
+        exit_info=row["exit_info"] if npt else None,
+        fault_gpa=None if row["fault_gpa"] == NONE else row["fault_gpa"],
+        references=row["references"],
         steps=tuple(
             Step(
                 "nested" if step[STEP_NESTED] else "guest",
                 int(step[STEP_LEVEL]),
-                memory.base + int(step[STEP_WORD]) * WORD_BYTES,
+                place,
                 int(step[STEP_ENTRY]) % (1 << 64),
             )
-            for step in trail
+            for place, step in zip(places, trail, strict=True)
         ),
         updates=updates,
-        **found,
     )
+
+
+def translate_many(
+    memory: Memory,
+    gvas: NDArray[np.uint64] | NDArray[np.int64],
+    *,
+    cr3: int,
+    nested: Ept | Npt | None = None,
+    access: str | NDArray[np.uint8] = "read",
+    user: bool = True,
+    control: Control = USUAL,
+    update: bool = False,
+) -> Translations:
+    """Translate addresses one by one, each with nothing cached; parameters as of `translate`.
+
+    Parameters
+    ----------
+    gvas : ndarray of uint64 or int64 [n]
+        Virtual addresses.
+    access : {"read", "write", "fetch"} or ndarray of uint8 [n]
+        What every access does, or each: 0 read, 1 write, 2 fetch, as in traces.
+
+    Returns
+    -------
+    Translations
+        Arrays of n elements.
+
+    Raises
+    ------
+    InputError
+        As `translate`; or an array is of another shape, type or content.
+    """
+    check_arguments(memory, cr3, nested, control, user, update)
+    addresses = np.asarray(gvas)
+    if addresses.ndim != 1 or addresses.dtype not in (np.dtype(np.int64), np.dtype(np.uint64)):
+        raise InputError(
+            f"gvas: found {addresses.ndim} dimensions of {addresses.dtype}; accepted: one dimension "
+            "of uint64 or int64"
+        )
+    if isinstance(access, np.ndarray):
+        if access.shape != addresses.shape or access.dtype != np.uint8 or (access > FETCH).any():
+            raise InputError(
+                f"access: found {access.dtype} {access.shape}; accepted: uint8 {addresses.shape}, "
+                "0 read, 1 write, 2 fetch"
+            )
+        kind = access.copy()
+    else:
+        kind = np.full(len(addresses), access_code(access), np.uint8)
+    if not user:
+        kind += np.uint8(SUPERVISOR)
+    machine = machine_over(memory, cr3, nested, control, update)
+    found = np.zeros((len(addresses), FOUND_FIELDS), np.int64)
+    walk_many(machine, np.array(addresses, copy=True).view(np.int64), kind, found)
+    return described(found, kind, nested, control)

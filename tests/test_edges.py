@@ -12,6 +12,7 @@ from mmu.hardware.geometry import build_machine, processor_rows
 from mmu.hardware.invalidate import flush, purge
 from mmu.hardware.outcome import Outcome
 from mmu.hardware.rows import CONTEXT_SHIFT, EMPTY, L2_DATA
+from mmu.hardware.rules import x86_rules
 from mmu.run import Replay
 
 MIB = 1 << 20
@@ -37,7 +38,7 @@ def view(machine):
 def machine_over(words, made_of, root, nested=-1):
     """A machine with a user's tables as context 1 of machine 0."""
     groups = processor_rows(made_of, ("4k",))
-    machine = view(build_machine(groups, 2, words.view(np.int64), nested_dirty=False))
+    machine = view(build_machine(groups, 2, words.view(np.int64), x86_rules()))
     machine.root[1], machine.vm[1], machine.nested[1] = root, 0, nested
     return machine
 

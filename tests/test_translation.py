@@ -290,7 +290,9 @@ def test_random_mappings_are_translated_as_the_naive_twin_does(seed):
     }
 
 
-@pytest.mark.parametrize("eptp", [0x1000, 0x1003, 0x105F, 0x1066, 1 << 52 | 0x1E, 0x109E, -1])
+@pytest.mark.parametrize(
+    "eptp", [0x1000, 0x1003, 0x105F, 0x106E, 0x1056, 1 << 52 | 0x1E, 0x109E, -1]
+)
 def test_a_malformed_pointer_to_nested_tables_is_refused(eptp):
     with pytest.raises(InputError, match="eptp"):
         Ept(eptp)

@@ -3,9 +3,10 @@
      63        48 47     39 38     30 29     21 20     12 11        0
     | sign       | index 4 | index 3 | index 2 | index 1 | offset    |
 
-Each of the four levels of tables takes nine bits (Intel SDM vol. 3, "4-Level Paging"). Addresses are
-int64 inside kernels: those of the upper half are negative, and every field is taken out by a shift
-followed by a mask, so the sign never shows.
+Each of the four levels of tables takes nine bits (Intel SDM vol. 3, "4-Level Paging and 5-Level
+Paging"); with five levels, bits 56:48 are index 5. Addresses are int64 inside kernels: those of the
+upper half are negative, and every field is taken out by a shift followed by a mask, so the sign never
+shows.
 
 A page *size* is coded 0 for 4 KiB, 1 for 2 MiB, 2 for 1 GiB: it is the level of its leaf minus one.
 """
@@ -21,8 +22,7 @@ PAGE_BYTES = 1 << PAGE_SHIFT
 LARGE_FRAMES = 1 << LEVEL_BITS  # 4 KiB frames in a 2 MiB page
 LARGE_BYTES = PAGE_BYTES * LARGE_FRAMES
 LEVELS = 4
-VIRTUAL_BITS = 48
-GUEST_PHYSICAL_BITS = 48  # what 4-level nested tables translate
+GUEST_PHYSICAL_BITS = PAGE_SHIFT + LEVEL_BITS * LEVELS  # what nested tables of so many translate
 PAGE_NUMBER_BITS = 45  # enough for 57-bit addresses: what a tag word has room for
 PAGE_NUMBER_MASK = (1 << PAGE_NUMBER_BITS) - 1
 OFFSET_MASK = PAGE_BYTES - 1
@@ -39,6 +39,12 @@ def page_number(address: int, size: int) -> int:
 def frame_bits(size: int) -> int:
     """Return the mask of the 4 KiB frame number's bits that lie inside a page of `size`."""
     return (1 << (PAGE_SHIFT + LEVEL_BITS * size)) - PAGE_BYTES
+
+
+@inlined
+def reach(levels: int) -> int:
+    """Return the number of address bits that tables of so many levels translate: 48 or 57."""
+    return PAGE_SHIFT + LEVEL_BITS * levels
 
 
 @inlined

@@ -8,7 +8,6 @@ import numpy as np
 
 from mmu.config import Array, Cache, Processor
 from mmu.errors import InputError
-from mmu.hardware.entry import EPT, EPT_WITHOUT_DIRTY
 from mmu.hardware.machine import (
     DATA_SIDE,
     EVENTS,
@@ -17,12 +16,10 @@ from mmu.hardware.machine import (
     FETCH_SIDE,
     KINDS,
     MOST_REFERENCES,
-    READ_ACCESS,
     STEP_FIELDS,
     SUPERVISOR,
-    WRITE_ACCESS,
-    Formats,
     Machine,
+    Rules,
 )
 from mmu.hardware.rows import CONTEXTS, EMPTY, L1_DATA, L1_FETCH, L2_DATA, LINEAR, Rows, Words
 
@@ -118,8 +115,8 @@ def build_machine(
     groups: list[list[Row]],
     owners: int,
     memory: Words,
+    rules: Rules,
     *,
-    nested_dirty: bool,
     contexts: int = CONTEXTS,
     lps: int = 1,
 ) -> Machine:
@@ -133,8 +130,8 @@ def build_machine(
         Virtual machines, and the hypervisor.
     memory : ndarray of int64
         Machine memory.
-    nested_dirty : bool
-        The processor sets accessed and dirty bits in nested entries (EPTP bit 6).
+    rules : Rules
+        What the processor is set to.
     contexts : int
         Address spaces, the hypervisor's included.
     lps : int
@@ -142,7 +139,6 @@ def build_machine(
     """
     rows, slots = lay_out(groups)
     accounts = 2 * (owners - 1)
-    nested = EPT if nested_dirty else EPT_WITHOUT_DIRTY
     sides = [FETCH_SIDE if kind % SUPERVISOR == FETCH else DATA_SIDE for kind in range(KINDS)]
     return Machine(
         tag=np.full((lps, slots), EMPTY, np.int64),
@@ -151,15 +147,7 @@ def build_machine(
         shape=hit_shape(rows),
         side=np.array(sides, np.int64),
         level2=np.array([L2_DATA, L2_DATA], np.int64),
-        formats=Formats(
-            nested.code,
-            nested.present,
-            nested.accessed,
-            nested.dirty,
-            WRITE_ACCESS if nested_dirty else READ_ACCESS,
-            origin=0,
-            update=1,
-        ),
+        rules=rules,
         memory=memory,
         root=np.zeros(contexts, np.int64),
         nested=np.full(contexts, -1, np.int64),
@@ -170,15 +158,16 @@ def build_machine(
         evictions=np.zeros((lps, owners, owners), np.int64),
         fault=np.zeros((lps, FAULT_FIELDS), np.int64),
         trail=np.zeros((0, STEP_FIELDS), np.int64),
-        steps=np.zeros(1, np.int64),
+        steps=np.zeros(2, np.int64),
+        marked=np.zeros((MOST_REFERENCES, 2), np.int64),
     )
 
 
-def build_processor(memory: Words, *, nested_dirty: bool) -> Machine:
+def build_processor(memory: Words, rules: Rules) -> Machine:
     """Build one processor's view of a machine that caches nothing and knows one context."""
     absent = [Row(name, None, level, False) for level, name in enumerate(WALK_CACHES)]
     groups: list[list[Row]] = [[], [], [], [], [], absent]
-    machine = build_machine(groups, 2, memory, nested_dirty=nested_dirty, contexts=1)
+    machine = build_machine(groups, 2, memory, rules, contexts=1)
     machine.vm[0] = 0
     owned = ("tag", "frame", "events", "hits", "references", "evictions", "fault")
     return machine._replace(**{name: getattr(machine, name)[0] for name in owned})

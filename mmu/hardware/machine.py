@@ -38,17 +38,37 @@ EVENTS = (
 ) = range(17)  # fmt: skip
 MOST_REFERENCES = 64  # longest walk is 35 (5-level guest in 5-level nested tables)
 
-# Fields of `Machine.fault`.
-FAULT_OUTCOME, FAULT_GVA, FAULT_GPA, FAULT_PRESENT, FAULT_FIELDS = 0, 1, 2, 3, 4
+# Fields of `Machine.fault`: how a walk ended, where, and why. GPA is the data's once the guest's leaf has
+# been used, whose level is LEVEL; ERROR has the bits PRESENT (a right is missing, or reserved bits are
+# set) and RESERVED of a page fault's error code; TABLE tells whether a nested fault met a guest table,
+# KINDS which nested accesses that was (bit k: kind k), RIGHTS what all nested entries read for it grant.
+# SIZE is the code of the nested page's size.
+(
+    FAULT_OUTCOME, FAULT_GVA, FAULT_GPA, FAULT_LEVEL, FAULT_ERROR, FAULT_TABLE, FAULT_KINDS,
+    FAULT_RIGHTS, FAULT_SIZE, FAULT_FIELDS,
+) = range(10)  # fmt: skip
+ERROR_PRESENT, ERROR_RESERVED = 1 << 0, 1 << 3
 # Fields of a step in `Machine.trail`.
 STEP_NESTED, STEP_LEVEL, STEP_WORD, STEP_ENTRY, STEP_USED, STEP_FIELDS = 0, 1, 2, 3, 4, 5
 
 
-class Formats(NamedTuple):
-    """How entries are read."""
+class Rules(NamedTuple):
+    """How entries of both dimensions are read and judged; all fields are plain ints."""
 
-    code: int  # format of nested entries: entry.X86_CODE or entry.EPT_CODE
-    present: int  # mask of nested entries
+    levels: int  # of guest tables: 4, or 5 with LA57
+    largest: int  # level of the largest guest page: 3 with 1 GiB pages, else 2
+    reserved: int  # mask: bits that no present guest entry may have set
+    read_only: int  # kinds that a missing write right denies: without CR0.WP not the supervisor's
+    user_page: int  # kinds that a user page denies: SMEP and SMAP
+    nested_code: int  # format of nested entries: entry.X86_CODE or entry.EPT_CODE
+    nested_levels: int
+    nested_largest: int
+    nested_reserved: int
+    table_reserved: (
+        int  # mask: bits that an x86-64 entry for a table of level 2 or more must not have
+    )
+    execute_only: int  # 0: an EPT entry that permits nothing but fetches is a misconfiguration
+    present: int  # mask of nested entries: present if any of these bits is set
     accessed: int  # mask; 0: the processor sets no accessed bit in nested entries
     dirty: int  # mask; 0: as above
     table_kind: int  # kind of nested access that reading a guest entry is
@@ -69,7 +89,7 @@ class Machine(NamedTuple):
     shape: Words  # [number] of the L1s' rows that most hits come from: see access.make_hits
     side: Words  # [kind]
     level2: Words  # [side] group of the L2 that backs a side
-    formats: Formats
+    rules: Rules
     memory: Words  # [word] machine memory, 8 bytes a word
     root: Words  # [context] address of the guest's root table: guest-physical; machine if native
     nested: Words  # [context] machine address of the nested root table; -1: native
@@ -80,7 +100,8 @@ class Machine(NamedTuple):
     evictions: Words  # [lp, owner, owner] live L2 entries that the first dropped of the second
     fault: Words  # [lp, field] how the last walk that did not complete ended
     trail: Words  # [step, field] what the last walk read, where anybody wants to know
-    steps: Words  # [1] table reads noted in `trail`
+    steps: Words  # [2] table reads noted in `trail`; entries noted in `marked`
+    marked: Words  # [n, 2] entries whose new bits are not written: word index, entry as it would be
 
 
 @inlined
@@ -88,7 +109,7 @@ def processor(machine: Machine, lp: int) -> Machine:
     """Return the machine as one logical processor sees it: arrays lose their `lp` axis."""
     return Machine(
         machine.tag[lp], machine.frame[lp], machine.rows, machine.shape, machine.side,
-        machine.level2, machine.formats, machine.memory, machine.root, machine.nested, machine.vm,
+        machine.level2, machine.rules, machine.memory, machine.root, machine.nested, machine.vm,
         machine.events[lp], machine.hits[lp], machine.references[lp], machine.evictions[lp],
-        machine.fault[lp], machine.trail, machine.steps,
+        machine.fault[lp], machine.trail, machine.steps, machine.marked,
     )  # fmt: skip

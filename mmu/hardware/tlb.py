@@ -10,7 +10,6 @@ A row without pages so large holds a piece of a page: its tag names the piece, i
 """
 
 from mmu.hardware.bits import page_number
-from mmu.hardware.entry import EXECUTE, READ, USER, WRITE
 from mmu.hardware.machine import Machine
 from mmu.hardware.rows import (
     CONTEXT_SHIFT,
@@ -28,30 +27,11 @@ FRAME_SIZE_MASK = 3
 FRAME_DIRTY = 1 << 6
 FRAME_SPLINTER = 1 << 7
 
-# Bit k of `denied` forbids kind k.
-DENY_READ, DENY_WRITE, DENY_FETCH = 0b001001, 0b010010, 0b100100
-DENY_USER = 0b000111
-
 
 @inlined
 def frame_size(word: int) -> int:
     """Return the page size code of a frame word."""
     return word >> FRAME_SIZE_SHIFT & FRAME_SIZE_MASK
-
-
-@inlined
-def denied_by(rights: int, dirty: bool) -> int:
-    """Return the kinds of access that an entry with these rights must not answer."""
-    denied = 0
-    if not rights & READ:
-        denied |= DENY_READ
-    if not (rights & WRITE and dirty):
-        denied |= DENY_WRITE
-    if not rights & EXECUTE:
-        denied |= DENY_FETCH
-    if not rights & USER:
-        denied |= DENY_USER
-    return denied
 
 
 @inlined

@@ -9,23 +9,44 @@ Sources: Intel SDM vol. 3, "Translation of Guest-Physical Addresses Using EPT" a
 Translation Information"; Bhargava et al., ASPLOS 2008, for the count.
 """
 
-from mmu.hardware.bits import GUEST_PHYSICAL_BITS, LEVELS, entry_word, frame_bits, page_number
+import numpy as np
+from numpy.typing import NDArray
+
+from mmu.hardware.bits import (
+    LEVELS,
+    OFFSET_MASK,
+    WORD_SHIFT,
+    entry_word,
+    frame_bits,
+    page_number,
+    reach,
+)
 from mmu.hardware.entry import (
     ACCESSED,
     ADDRESS,
     DIRTY,
+    EPT_CODE,
     LARGE_LEAF,
     PRESENT,
     RIGHTS,
+    WRITE,
     X86_CODE,
     rights_of,
 )
 from mmu.hardware.machine import (
+    ERROR_PRESENT,
+    ERROR_RESERVED,
+    FAULT_ERROR,
     FAULT_GPA,
-    FAULT_PRESENT,
+    FAULT_KINDS,
+    FAULT_LEVEL,
+    FAULT_RIGHTS,
+    FAULT_SIZE,
+    FAULT_TABLE,
     GUEST_REFERENCES,
     NESTED_LOOKUPS,
     NESTED_REFERENCES,
+    READ_ACCESS,
     STEP_ENTRY,
     STEP_LEVEL,
     STEP_NESTED,
@@ -35,23 +56,38 @@ from mmu.hardware.machine import (
     UPDATES,
     WRITE_ACCESS,
     Machine,
+    Rules,
 )
 from mmu.hardware.memory import inside, load, store
-from mmu.hardware.outcome import NESTED_VIOLATION, NO_MEMORY, PAGE_FAULT
-from mmu.hardware.rows import DENIED, NESTED, fill, find, set_start, touch
+from mmu.hardware.outcome import (
+    NESTED_MISCONFIGURATION,
+    NESTED_VIOLATION,
+    NO_MEMORY,
+    NOT_CANONICAL,
+    PAGE_FAULT,
+)
+from mmu.hardware.rows import DENIED, NESTED, Words, fill, find, set_start, touch
+from mmu.hardware.rules import DENY_WRITE, guest_denied, malformed, nested_denied
 from mmu.hardware.tlb import (
     FRAME_DIRTY,
     FRAME_SIZE_SHIFT,
     FRAME_SPLINTER,
-    denied_by,
     frame_size,
     row_for,
     tag_key,
 )
-from mmu.hardware.walkcache import cache_table, cached_table
+from mmu.hardware.walkcache import TABLE_WRITABLE, cache_table, cached_table
 from mmu.jit import at, constant, inlined, kernel
 
+Bytes = NDArray[np.uint8]
+
 GUEST_STEP, NESTED_STEP = constant(0), constant(1)
+
+# What `walk_many` tells of a translation; as in `Machine.fault`, but that sizes are codes.
+(
+    FOUND_OUTCOME, FOUND_MADDR, FOUND_GPA, FOUND_LEVEL, FOUND_SIZE, FOUND_NESTED_SIZE,
+    FOUND_REFERENCES, FOUND_ERROR, FOUND_TABLE, FOUND_KINDS, FOUND_RIGHTS, FOUND_FIELDS,
+) = range(12)  # fmt: skip
 
 
 @inlined
@@ -69,13 +105,30 @@ def note(machine: Machine, nested: int, level: int, slot: int, entry: int) -> No
 
 @inlined
 def mark_used(machine: Machine, account: int, slot: int, entry: int, used: int) -> None:
-    """Write the accessed and dirty bits of an entry, if that changes it."""
+    """Write the accessed and dirty bits of an entry, if that changes it; or note what they would be."""
     if used != entry:
-        if machine.formats.update:
+        if machine.rules.update:
             store(machine.memory, slot, used)
+        else:
+            count = machine.steps[1]
+            machine.steps[1] = count + 1
+            machine.marked[at(count), 0], machine.marked[at(count), 1] = slot, used
         if machine.trail.shape[0] > 0:
             machine.trail[at(machine.steps[0] - 1), STEP_USED] = used
         machine.events[at(account), UPDATES] += 1
+
+
+@inlined
+def read_entry(machine: Machine, slot: int) -> int:
+    """Read the entry at a word of memory, with the bits that this walk has set in it, written or not.
+
+    A recursive table is met twice in one walk, and as guest and nested entry may mean another thing.
+    """
+    if not machine.rules.update:
+        for mark in range(machine.steps[1] - 1, -1, -1):
+            if machine.marked[at(mark), 0] == slot:
+                return machine.marked[at(mark), 1]
+    return load(machine.memory, slot)
 
 
 @inlined
@@ -110,8 +163,18 @@ def fill_nested(machine: Machine, vm: int, gpa: int, word: int, stale: bool) -> 
     size = rows.size[at(row)]
     page = page_number(gpa, size)
     start, ways = set_start(rows, row, page), rows.ways[at(row)]
-    key = tag_key(vm, page, size) | denied_by(word & RIGHTS, word & FRAME_DIRTY != 0)
+    clean = 0 if word & FRAME_DIRTY else DENY_WRITE
+    key = tag_key(vm, page, size) | nested_denied(word & RIGHTS) | clean
     fill(machine.tag, machine.frame, start, ways, key, word, stale)
+
+
+@inlined
+def nested_fault(machine: Machine, gpa: int, kinds: int, rights: int, error: int) -> None:
+    """Note where and why a guest-physical address was not translated."""
+    machine.fault[FAULT_GPA] = gpa
+    machine.fault[FAULT_KINDS] = kinds
+    machine.fault[FAULT_RIGHTS] = rights
+    machine.fault[FAULT_ERROR] = error
 
 
 @inlined
@@ -124,27 +187,32 @@ def nested_walk(machine: Machine, account: int, vm: int, root: int, gpa: int, ki
     word, stale = nested_hit(machine, account, vm, gpa, kind)
     if word:
         return word
-    formats = machine.formats
-    machine.fault[FAULT_GPA] = gpa
-    if gpa >> GUEST_PHYSICAL_BITS:
+    rules = machine.rules
+    table, rights, level = root, RIGHTS, rules.nested_levels
+    if gpa >> reach(level):
+        nested_fault(machine, gpa, 1 << kind, 0, 0)
         return NESTED_VIOLATION
-    table, rights, level = root, RIGHTS, LEVELS
     while True:
-        slot = entry_word(table, gpa, level) - formats.origin
+        slot = entry_word(table, gpa, level) - rules.origin
         if not inside(machine.memory, slot):
             return NO_MEMORY
-        entry = load(machine.memory, slot)
+        entry = read_entry(machine, slot)
         machine.events[at(account), NESTED_REFERENCES] += 1
         note(machine, NESTED_STEP, level, slot, entry)
-        if not entry & formats.present:
+        if not entry & rules.present:
+            nested_fault(machine, gpa, 1 << kind, 0, 0)
             return NESTED_VIOLATION
-        rights &= rights_of(entry, formats.code)
-        leaf = level == 1 or (entry & LARGE_LEAF != 0 and level < LEVELS)
-        if leaf and denied_by(rights, True) >> kind & 1:
+        leaf = level == 1 or (entry & LARGE_LEAF != 0 and level <= rules.nested_largest)
+        rights &= rights_of(entry, rules.nested_code)
+        if malformed(rules, entry, level, leaf, rules.nested_reserved, rules.nested_code):
+            nested_fault(machine, gpa, 1 << kind, rights, ERROR_PRESENT | ERROR_RESERVED)
+            return NESTED_MISCONFIGURATION if rules.nested_code == EPT_CODE else NESTED_VIOLATION
+        if leaf and nested_denied(rights) >> kind & 1:
+            nested_fault(machine, gpa, 1 << kind, rights, ERROR_PRESENT)
             return NESTED_VIOLATION
-        used = entry | formats.accessed
+        used = entry | rules.accessed
         if leaf and kind == WRITE_ACCESS:
-            used |= formats.dirty
+            used |= rules.dirty
         mark_used(machine, account, slot, entry, used)
         if leaf:
             break
@@ -152,10 +220,52 @@ def nested_walk(machine: Machine, account: int, vm: int, root: int, gpa: int, ki
         level -= 1
     size = level - 1
     word = (entry & ADDRESS & ~frame_bits(size)) | size << FRAME_SIZE_SHIFT | rights
-    if not formats.dirty or used & formats.dirty:
+    if not rules.dirty or used & rules.dirty:
         word |= FRAME_DIRTY
     fill_nested(machine, vm, gpa, word, stale)
     return word
+
+
+@inlined
+def guest_entry(
+    machine: Machine, account: int, slot: int, level: int, kind: int, rights: int
+) -> tuple[int, int, bool]:
+    """Read the guest entry at word `slot` and judge it, below entries that grant `rights`.
+
+    Returns 0 or a negative outcome, the entry, and whether it maps a page.
+    """
+    rules = machine.rules
+    if not inside(machine.memory, slot):
+        return NO_MEMORY, 0, False
+    entry = read_entry(machine, slot)
+    machine.events[at(account), GUEST_REFERENCES] += 1
+    note(machine, GUEST_STEP, level, slot, entry)
+    leaf = level == 1 or (entry & LARGE_LEAF != 0 and level <= rules.largest)
+    error = -1
+    if not entry & PRESENT:
+        error = 0
+    elif malformed(rules, entry, level, leaf, rules.reserved, X86_CODE):
+        error = ERROR_PRESENT | ERROR_RESERVED
+    elif leaf and guest_denied(rules, rights & rights_of(entry, X86_CODE)) >> kind & 1:
+        error = ERROR_PRESENT
+    if error >= 0:
+        machine.fault[FAULT_ERROR] = error
+        return PAGE_FAULT, entry, leaf
+    return 0, entry, leaf
+
+
+@inlined
+def effective(
+    rules: Rules, word: int, gpa: int, guest_size: int, rights: int, dirty: bool
+) -> tuple[int, int]:
+    """Return what a walk does: of a guest page at `gpa` that lies in the nested page of `word`."""
+    size = min(guest_size, frame_size(word))
+    base = (word & ADDRESS | gpa & frame_bits(frame_size(word))) & ~frame_bits(size)
+    splinter = FRAME_SPLINTER if guest_size > size else 0
+    denied = guest_denied(rules, rights) | nested_denied(word & RIGHTS)
+    if not (dirty and word & FRAME_DIRTY):
+        denied |= DENY_WRITE
+    return base | splinter | size << FRAME_SIZE_SHIFT | rights & word & RIGHTS, denied
 
 
 @inlined
@@ -163,67 +273,99 @@ def walk(machine: Machine, account: int, context: int, gva: int, kind: int) -> t
     """Translate an address by its tables, from the lowest table that a walk cache knows.
 
     Returns the frame word of the effective page and the kinds of access it denies; or a negative
-    outcome and 0. The effective page is the smaller of the guest's and the nested one, its rights are
-    those that both grant, and it is dirty if both are.
+    outcome and 0. The effective page is the smaller of the guest's and the nested one, it denies what
+    either denies, and it is dirty if both are.
+
+    An accessed bit is set as an entry is used, those of the leaf only once the rights have passed. To
+    set one where nested tables keep no dirty bits is a nested access of its own, a write; a walk that
+    began at a cached table which must not be written begins again at the root.
     """
-    root, vm = machine.nested[at(context)], machine.vm[at(context)]
-    write = kind == WRITE_ACCESS or kind == WRITE_ACCESS + SUPERVISOR
-    gpa, rights, located = machine.root[at(context)], RIGHTS, False
-    level, table = cached_table(machine, account, context, gva)
-    if level < LEVELS:
-        rights, located = table & RIGHTS, True
+    root, vm, rules = machine.nested[at(context)], machine.vm[at(context)], machine.rules
+    level, table = cached_table(machine, account, context, gva, rules.levels)
+    located = level < rules.levels
+    rights, gpa, writable = RIGHTS, 0, table & TABLE_WRITABLE
+    if located:
+        rights = table & RIGHTS
+    else:
+        gpa = entry_word(machine.root[at(context)], gva, level) << WORD_SHIFT
     leaf, entry, word = False, 0, 0
     while True:
         if not located:
             word = gpa & ADDRESS | FRAME_DIRTY | RIGHTS | (level - 1) << FRAME_SIZE_SHIFT
             if root >= 0:
-                nested_kind = kind % SUPERVISOR if leaf else machine.formats.table_kind
+                nested_kind = kind % SUPERVISOR if leaf else rules.table_kind
                 word = nested_walk(machine, account, vm, root, gpa, nested_kind)
                 if word < 0:
+                    machine.fault[FAULT_TABLE] = not leaf
                     return word, 0
             if leaf:
                 break
             table = word & ADDRESS | gpa & frame_bits(frame_size(word))
+            writable = TABLE_WRITABLE if word & WRITE else 0
             if level < LEVELS:
-                cache_table(machine, context, gva, level, table & ADDRESS | rights)
-        located = False
-        slot = entry_word(table, gva, level) - machine.formats.origin
-        if not inside(machine.memory, slot):
-            return NO_MEMORY, 0
-        entry = load(machine.memory, slot)
-        machine.events[at(account), GUEST_REFERENCES] += 1
-        note(machine, GUEST_STEP, level, slot, entry)
-        machine.fault[FAULT_PRESENT] = entry & PRESENT
-        if not entry & PRESENT:
-            return PAGE_FAULT, 0
+                cache_table(machine, context, gva, level, table & ADDRESS | rights | writable)
+        slot = entry_word(table, gva, level) - rules.origin
+        status, entry, leaf = guest_entry(machine, account, slot, level, kind, rights)
+        if status < 0:
+            return status, 0
         rights &= rights_of(entry, X86_CODE)
-        leaf = level == 1 or (entry & LARGE_LEAF != 0 and level < LEVELS)
-        if leaf and denied_by(rights, True) >> kind & 1:
-            return PAGE_FAULT, 0
         used = entry | ACCESSED
-        if leaf and write:
+        if leaf and kind % SUPERVISOR == WRITE_ACCESS:
             used |= DIRTY
+        if used != entry and root >= 0 and rules.table_kind == READ_ACCESS and not writable:
+            if located:
+                level, rights, located, leaf = rules.levels, RIGHTS, False, False
+                gpa = entry_word(machine.root[at(context)], gva, level) << WORD_SHIFT
+                continue
+            both = 1 << READ_ACCESS | 1 << WRITE_ACCESS
+            nested_fault(machine, gpa, both, word & RIGHTS, ERROR_PRESENT)
+            machine.fault[FAULT_TABLE] = 1
+            return NESTED_VIOLATION, 0
         mark_used(machine, account, slot, entry, used)
-        gpa = entry & ADDRESS
+        located = False
         if leaf:
             within = frame_bits(level - 1)
-            gpa = gpa & ~within | gva & within
+            gpa = entry & ADDRESS & ~within | gva & (within | OFFSET_MASK)
             entry = used
+            machine.fault[FAULT_GPA], machine.fault[FAULT_LEVEL] = gpa, level
         else:
             level -= 1
-    rights &= word
-    size = min(level - 1, frame_size(word))
-    base = (word & ADDRESS | gpa & frame_bits(frame_size(word))) & ~frame_bits(size)
-    splinter = FRAME_SPLINTER if level - 1 > size else 0
-    dirty = entry & DIRTY != 0 and word & FRAME_DIRTY != 0
-    return base | splinter | size << FRAME_SIZE_SHIFT | rights, denied_by(rights, dirty)
+            gpa = entry_word(entry & ADDRESS, gva, level) << WORD_SHIFT
+    machine.fault[FAULT_SIZE] = frame_size(word)
+    return effective(rules, word, gpa, level - 1, rights, entry & DIRTY != 0)
 
 
 @kernel
-def walk_once(machine: Machine, gva: int, kind: int) -> int:
-    """Translate an address of context 0 on one processor's view: its frame word, or an outcome.
+def walk_many(machine: Machine, address: Words, kind: Bytes, found: Words) -> None:
+    """Translate addresses of context 0, one by one, on one processor's view of a machine.
 
-    The word is that of `walk`; a negative number is an outcome.
+    address: int64 [n], of any value; kind: uint8 [n]; found: int64 [n, FOUND_FIELDS], zeros.
     """
-    word, _ = walk(machine, 0, 0, gva, kind)
-    return word
+    bits = reach(machine.rules.levels)
+    events, fault = machine.events[0], machine.fault
+    for i in range(len(address)):
+        gva = address[at(i)]
+        if gva >> bits - 1 != 0 and gva >> bits - 1 != -1:
+            found[at(i), FOUND_OUTCOME] = NOT_CANONICAL
+            continue
+        before = events[GUEST_REFERENCES] + events[NESTED_REFERENCES]
+        fault[:] = 0
+        machine.steps[1] = 0
+        what: int = np.int64(kind[at(i)])  # type: ignore[assignment]  # uint8 shifts are 8 bits wide
+        word, _ = walk(machine, 0, 0, gva, what)
+        found[at(i), FOUND_REFERENCES] = (
+            events[GUEST_REFERENCES] + events[NESTED_REFERENCES] - before
+        )
+        found[at(i), FOUND_LEVEL] = fault[FAULT_LEVEL]
+        found[at(i), FOUND_GPA] = fault[FAULT_GPA]
+        if word < 0:
+            found[at(i), FOUND_OUTCOME] = -word
+            found[at(i), FOUND_ERROR] = fault[FAULT_ERROR]
+            found[at(i), FOUND_TABLE] = fault[FAULT_TABLE]
+            found[at(i), FOUND_KINDS] = fault[FAULT_KINDS]
+            found[at(i), FOUND_RIGHTS] = fault[FAULT_RIGHTS]
+        else:
+            within = frame_bits(frame_size(word))
+            found[at(i), FOUND_SIZE] = frame_size(word)
+            found[at(i), FOUND_NESTED_SIZE] = fault[FAULT_SIZE]
+            found[at(i), FOUND_MADDR] = word & ADDRESS & ~within | gva & (within | OFFSET_MASK)

@@ -2,8 +2,8 @@
 
 Three caches, tagged by context and keyed by the address bits that select the table: PDE (the page
 table of a 2 MiB region), PDPTE (the page directory of a 1 GiB region), PML4E. Each value is the
-table's machine address with the rights that the entries above it grant. Look-up is longest first.
-Source: Intel SDM vol. 3, "Caches for Paging Structures".
+table's machine address with the rights that the entries above it grant, and whether nested tables let
+it be written. Look-up is longest first. Source: Intel SDM vol. 3, "Caches for Paging Structures".
 """
 
 from mmu.hardware.bits import LEVELS, page_number
@@ -12,10 +12,14 @@ from mmu.hardware.rows import EMPTY, WALK_CACHE, fill, find, set_start, touch
 from mmu.hardware.tlb import tag_key
 from mmu.jit import at, inlined
 
+TABLE_WRITABLE = 1 << 4  # of a value, above the rights
+
 
 @inlined
-def cached_table(machine: Machine, account: int, context: int, gva: int) -> tuple[int, int]:
-    """Return the level and the word of the lowest table known; level LEVELS if none is."""
+def cached_table(
+    machine: Machine, account: int, context: int, gva: int, levels: int
+) -> tuple[int, int]:
+    """Return the level and the word of the lowest table known; level `levels` if none is."""
     tag, frame, rows = machine.tag, machine.frame, machine.rows
     first = rows.begin[WALK_CACHE]
     for level in range(1, LEVELS):
@@ -27,7 +31,7 @@ def cached_table(machine: Machine, account: int, context: int, gva: int) -> tupl
             touch(tag, frame, start, way)
             machine.hits[at(account), at(row)] += 1
             return level, frame[at(start)]
-    return LEVELS, 0
+    return levels, 0
 
 
 @inlined

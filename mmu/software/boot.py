@@ -33,6 +33,7 @@ from mmu.hardware.machine import (
     Machine,
 )
 from mmu.hardware.rows import CONTEXTS
+from mmu.hardware.rules import with_ept, x86_rules
 from mmu.software.frames import Frames, break_regions, pools
 from mmu.software.guest import back_found, map_found, map_pages
 from mmu.software.hypervisor import open_partition
@@ -110,7 +111,10 @@ class Host:
         self.row_names = [row.name for group in self.groups for row in group]
         owners = len(self.vms) + 1
         self.machine: Machine = build_machine(
-            self.groups, owners, lazy_words(config.memory), nested_dirty=config.nested_dirty
+            self.groups,
+            owners,
+            lazy_words(config.memory),
+            with_ept(x86_rules(), dirty=config.nested_dirty),
         )
         self.world = self._world()
         self.contexts: dict[tuple[int, int], int] = {}
