@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLUMNS = 5  # panels beside each other
+COLUMNS = 6  # panels beside each other, at most
 # What a stack is made of, from the bottom: label, causes, colour. Colours are the Okabe-Ito
 # palette, which is told apart by readers of all kinds of colour vision.
 STACK = [
@@ -54,8 +54,8 @@ def draw(comparison: Comparison) -> "Figure":
         if any(result.count("accesses", vm) for result in results.values())
     ]
     names = [*vms, TOTAL] if len(vms) > 1 else vms
-    columns = min(len(names), COLUMNS)
-    bands = -(-len(names) // columns)
+    bands = -(-len(names) // COLUMNS)
+    columns = -(-len(names) // bands)  # as even as can be
     figure = Figure(
         figsize=(max(5.6, 1.6 + 2.3 * columns), 1.5 + 5.4 * bands), layout="constrained"
     )

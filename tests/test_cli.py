@@ -2,9 +2,9 @@
 
 import os
 import re
+import resource
 import subprocess
 import sys
-import time
 import types
 from pathlib import Path
 
@@ -420,10 +420,13 @@ assert statuses == [0] * 7 + [2] * 13, statuses
 
 
 def test_help_takes_less_than_a_quarter_of_a_second():
+    """Of the processor's time, so that other work on the machine does not count."""
+
     def seconds():
-        began = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert run("-m", "mmu", "--help").returncode == 0
-        return time.perf_counter() - began
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     assert min(seconds() for _ in range(5)) < 0.25
 

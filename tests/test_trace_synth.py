@@ -325,7 +325,7 @@ REPLAYED = sorted(path.stem for path in TRACES.glob("*.parquet"))
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REPLAYED)
 def test_a_model_behaves_as_its_trace_in_a_replay(tmp_path, name):
-    """Walks and L2 misses within 3 %, the L1's of fetches within 6 %, of data within a factor of 2.
+    """Walks and L2 misses within 3 %, the L1's of fetches within 12 %, of data within a factor of 2.
 
     Which pages share a set of the L1 is what the model does not know.
     """
@@ -335,7 +335,7 @@ def test_a_model_behaves_as_its_trace_in_a_replay(tmp_path, name):
     near = {
         "misses_per_thousand.l2": 0.03,
         "walks_per_thousand": 0.03,
-        "misses_per_thousand.l1_fetch": 0.06,
+        "misses_per_thousand.l1_fetch": 0.12,
         "misses_per_thousand.l1_data": 1.0,
     }
     for metric, band in near.items():
