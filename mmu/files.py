@@ -61,19 +61,27 @@ def check_outputs(given: Mapping[str, Any], inputs: tuple[str, ...]) -> dict[str
     taken = {os.path.realpath(path): f"also read as {path!r}" for path in inputs}
     for name, path in outputs.items():
         place = Path(os.path.realpath(path))
-        problem = taken.get(str(place))
-        if place.is_dir():
-            problem = "is a folder"
-        elif is_stream(path):
-            problem = None if os.access(path, os.W_OK) else "cannot be written"
-        elif not place.parent.is_dir():
-            problem = f"folder {str(place.parent)!r} does not exist"
-        elif not os.access(place if place.exists() else place.parent, os.W_OK):
-            problem = "cannot be written"
+        try:
+            problem = taken.get(str(place)) or _problem(path, place)
+        except OSError as error:  # such as a name that is too long
+            problem = error.strerror
         if problem:
             raise InputError(f"--{name}: {path!r}: {problem}; accepted: a file of its own to write")
         taken[str(place)] = f"also written by --{name}"
     return outputs
+
+
+def _problem(path: str, place: Path) -> str | None:
+    """Say why `path`, which is really `place`, cannot be written."""
+    if place.is_dir():
+        return "is a folder"
+    if is_stream(path):
+        return None if os.access(path, os.W_OK) else "cannot be written"
+    if not place.parent.is_dir():
+        return f"folder {str(place.parent)!r} does not exist"
+    if not os.access(place if place.exists() else place.parent, os.W_OK):
+        return "cannot be written"
+    return None
 
 
 def check_figure(path: str) -> None:

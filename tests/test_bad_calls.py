@@ -103,3 +103,28 @@ def test_an_import_that_is_terminated_leaves_nothing(tmp_path):
         process.terminate()
         process.wait(20)
     assert os.listdir(tmp_path) == ["log"]
+
+
+def test_names_need_not_be_utf_8(tmp_path):
+    """Of what is read, of what is written, and of the folder."""
+    folder = tmp_path / os.fsdecode(b"f\xff")
+    folder.mkdir()
+    log, made = folder / os.fsdecode(b"log\xfe"), folder / os.fsdecode(b"t\xfd.parquet")
+    log.write_text("I  1000,4\n L 2000,8\n")
+    done = run("trace", "import", str(log), "-o", str(made))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "t\\udcfd.parquet: 2 accesses" in done.stdout
+    told = run("trace", "info", str(made))
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "2 accesses" in run("trace", "cut", str(made), "-o", str(made) + "2", "--skip", "0").stdout
+
+
+@pytest.mark.parametrize("option", ["-o", "--json", "--figure"])
+def test_a_name_that_is_too_long_is_refused(tmp_path, option):
+    name = str(tmp_path / ("y" * 300 + ".png"))
+    words = ["trace", "import", name, "-o", "x"] if option == "-o" else ["demo", option, name]
+    done = run(*words)
+    assert done.returncode == 2
+    assert done.stderr.startswith("mmu: error: ")
+    assert "File name too long" in done.stderr
+    assert "fault" not in done.stderr

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from io import TextIOWrapper
 
 import click
 
@@ -75,6 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
     with suppress(ValueError):  # not in the main thread, which signals come to
         for terminating in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(terminating, stop)  # else what is half written would stay
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be printable
     try:
         status = cli.main(arguments, prog_name="mmu", standalone_mode=False)
         sys.stdout.flush()

@@ -1,6 +1,6 @@
 """Traces: the group of commands, and importing them."""
 
-from pathlib import Path
+import os
 from typing import Any
 
 import click
@@ -42,7 +42,7 @@ def import_(source: str, output: str, form: str | None, quiet: bool, **given: An
     It may be packed by gzip, xz, zstd, bzip2, lz4 or zip; - is standard input. A folder is
     DynamoRIO's, with a file for each thread.
     """
-    if source != "-" and not is_stream(source) and not Path(source).is_dir():
+    if source != "-" and not is_stream(source) and not os.path.isdir(source):
         check_trace(source, "SOURCE")
     check_outputs({"output": output}, (source,))
     with progress_bar(quiet) as progress:

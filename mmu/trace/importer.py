@@ -129,7 +129,7 @@ def import_trace(
     where = shown(path)
     with ExitStack() as stack:
         name, source = opened(path, format, dict(columns or {}), stack)
-        folder = Path(path).is_dir()
+        folder = os.path.isdir(path)
         read = read_folder(source) if folder else FORMATS[name].read(source)
         kept = window(read, where, skip, limit, progress, source.notes)
         parts: Iterator[Part] = fold(kept, where) if compact else kept
@@ -149,7 +149,7 @@ def opened(
 ) -> tuple[str, Source]:
     """Open an input; return the name of its format, and what the format's reader is given."""
     where = shown(path)
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         if format not in (None, FOLDER):
             raise InputError(f"{where}: is a folder; accepted: a file, or format {FOLDER!r}")
         if columns:
@@ -157,7 +157,7 @@ def opened(
         return FOLDER, Source(where, b"", iter(()))
     pieces = stack.enter_context(closing(decompressed(path)))
     head = beginning(pieces)
-    regular = Path(path).is_file() and os.fspath(path) != "-"
+    regular = os.path.isfile(path) and os.fspath(path) != "-"
     file = os.fspath(path) if regular else None
     name = chosen(format, head, where, bool(columns))
     return name, Source(where, head, chain([head], pieces), file, columns)

@@ -22,7 +22,7 @@ MOST_SHOWN = 100  # letters of a line in a message
 PADDING = 16  # bytes after the text: a line's first ones are looked at together
 
 NEWLINE, SPACE, TAB, COMMA = ord("\n"), ord(" "), ord("\t"), ord(",")
-ZERO, NINE = ord("0"), ord("9")
+ZERO, NINE, MINUS = ord("0"), ord("9"), ord("-")
 LETTER_A, LETTER_F, LETTER_X, LOWER_CASE = ord("a"), ord("f"), ord("x"), 0x20
 
 # Fields of `place`: where a reader of lines has got to, whether nothing follows the text, and from
@@ -108,6 +108,16 @@ def packed(text: Bytes, here: int) -> tuple[np.int64, int]:
         shift += 8
         here += 1
     return value, here
+
+
+@inlined
+def signed(text: Bytes, here: int) -> tuple[np.int64, int]:
+    """Return the decimal number at `here`, perhaps negative, and where it ends, or -1."""
+    minus = 1 if text[at(here)] == MINUS else 0
+    value, stop = decimal(text, here + minus, 18)
+    if stop == here + minus:
+        return value, -1
+    return -value if minus else value, stop
 
 
 @inlined

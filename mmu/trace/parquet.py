@@ -1,5 +1,6 @@
 """Reads a trace's columns out of its Parquet file, part by part, and checks that it is one."""
 
+import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,6 +62,16 @@ def readable(where: str, what: str = "not a Parquet file that can be read") -> I
         ) from None
 
 
+def parquet_file(path: str | os.PathLike[str]) -> pq.ParquetFile:
+    """Open a Parquet file to be read in pieces; PyArrow itself takes no names that are not UTF-8."""
+    return pq.ParquetFile(
+        pa.OSFile(os.fsencode(path)),
+        pre_buffer=False,
+        buffer_size=READ_BUFFER,
+        page_checksum_verification=True,
+    )
+
+
 @contextmanager
 def stored(path: str) -> Iterator[Stored]:
     """Open a trace file, check its metadata and columns, and close it in the end.
@@ -75,13 +86,11 @@ def stored(path: str) -> Iterator[Stored]:
             raise InputError(f"{path}: no such file")
         if not Path(path).is_file():
             raise InputError(f"{path}: not a regular file; accepted: a Parquet file")
-        file = pq.ParquetFile(
-            path, pre_buffer=False, buffer_size=READ_BUFFER, page_checksum_verification=True
-        )
+        file = parquet_file(path)
     try:
         yield checked(file, path)
     finally:
-        file.close()
+        file.close(force=True)
 
 
 def checked(file: pq.ParquetFile, where: str) -> Stored:

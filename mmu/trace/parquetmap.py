@@ -16,7 +16,6 @@ from enum import IntEnum
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from mmu.errors import InputError
 from mmu.jit import at, kernel
@@ -25,7 +24,7 @@ from mmu.trace.blocks import Bytes, Words
 from mmu.trace.format import METADATA_KEY, Raw
 from mmu.trace.kinds import FETCH, KIND_NAMES, READ, WRITE
 from mmu.trace.lines import LETTER_X, LOWER_CASE, ZERO
-from mmu.trace.parquet import READ_BUFFER, check_sizes, first_line, readable
+from mmu.trace.parquet import check_sizes, first_line, parquet_file, readable
 from mmu.trace.source import Source
 from mmu.trace.table import NAMES
 from mmu.trace.tablerows import KIND_WORDS, MOST_THREAD
@@ -274,9 +273,7 @@ def read_parquet(source: Source) -> Iterator[Raw]:
         if file.read(len(PARQUET)) != PARQUET:
             raise InputError(f"{where}: not Parquet, or packed once more; unpack it first")
     with readable(where):
-        file = pq.ParquetFile(
-            path, pre_buffer=False, buffer_size=READ_BUFFER, page_checksum_verification=True
-        )
+        file = parquet_file(path)
     with file:
         with readable(where):
             schema, metadata = file.schema_arrow, file.metadata

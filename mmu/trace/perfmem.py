@@ -40,11 +40,11 @@ from mmu.trace.lines import (
     ZERO,
     LineReader,
     blanks,
-    decimal,
     first_lines,
     hexadecimal,
     line_end,
     read_lines,
+    signed,
 )
 from mmu.trace.perf import (
     LINE_RECORDS,
@@ -102,16 +102,6 @@ def separated(text: Bytes, here: int, separator: int) -> int:
 
 
 @inlined
-def number(text: Bytes, here: int) -> tuple[np.int64, int]:
-    """Return the decimal number at `here`, perhaps negative, and where it ends, or -1."""
-    minus = 1 if text[at(here)] == MINUS else 0
-    value, stop = decimal(text, here + minus, 18)
-    if stop == here + minus:
-        return value, -1
-    return -value if minus else value, stop
-
-
-@inlined
 def word_at(text: Bytes, here: int) -> tuple[np.int64, int]:
     """Return the number after the ``0x`` at `here` and where it ends, or -1 if there is none."""
     value, stop = hexadecimal(text, here + 2)
@@ -164,11 +154,11 @@ def sample_at(
     """Return why a row is refused, or END; what it says, and where its symbol begins."""
     bits, nothing = -1, np.int64(0)
     none = Sample(nothing, nothing, nothing, nothing, bits)
-    process, stop = number(text, column)
+    process, stop = signed(text, column)
     column = separated(text, stop, separator)
     if column < 0:
         return Bad.PROCESS, none, column
-    thread, stop = number(text, blanks(text, column))
+    thread, stop = signed(text, blanks(text, column))
     column = separated(text, stop, separator)
     thread = np.int64(MOST_THREAD) if thread == -1 else thread
     if column < 0 or not 0 <= thread <= MOST_THREAD:
@@ -191,7 +181,7 @@ def sample_at(
         column = separated(text, stop, separator)
         if column < 0 or bits == -2:
             return Bad.PAGE, none, column
-    _, stop = number(text, blanks(text, column))
+    _, stop = signed(text, blanks(text, column))
     column = separated(text, stop, separator)
     if column < 0:
         return Bad.WEIGHT, none, column

@@ -54,6 +54,7 @@ from mmu.trace.lines import (
     line_end,
     packed,
     read_lines,
+    signed,
 )
 from mmu.trace.perf import (
     LINE_RECORDS,
@@ -107,16 +108,6 @@ REASONS = {
 
 
 @inlined
-def whole(text: Bytes, here: int) -> tuple[np.int64, int]:
-    """Return the whole number at `here`, which may be -1, and where it ends, or -1."""
-    minus = 1 if text[at(here)] == MINUS else 0
-    value, stop = decimal(text, here + minus, 18)
-    if stop == here + minus:
-        return value, -1
-    return -value if minus else value, stop
-
-
-@inlined
 def event_at(text: Bytes, here: int) -> int:
     """Return where the name of an event begins that follows a thread, or -1 if none does."""
     if text[at(here)] == OPENING:  # the processor
@@ -153,10 +144,10 @@ def head_of(text: Bytes, here: int) -> tuple[np.int64, np.int64, int, int]:
     field = blanks(text, here)
     while text[at(field)] != NEWLINE:
         if ZERO <= text[at(field)] <= NINE or text[at(field)] == MINUS:
-            process, stop = whole(text, field)
+            process, stop = signed(text, field)
             thread, told = process, 0
             if stop >= 0 and text[at(stop)] == SLASH:
-                thread, stop = whole(text, stop + 1)
+                thread, stop = signed(text, stop + 1)
                 told = 1
             if stop >= 0 and ends_field(text[at(stop)]):
                 event = event_at(text, blanks(text, stop))

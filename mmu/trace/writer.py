@@ -126,8 +126,9 @@ class Output:
         self.records = 0
         self.checker = Cutter(f"{target}: cannot be written")
         with cannot_write(target):
+            self.file = pa.OSFile(os.fsencode(file), "wb")  # names need not be UTF-8
             self.writer = pq.ParquetWriter(
-                file,
+                self.file,
                 self.schema,
                 compression="zstd",
                 compression_level=level,
@@ -178,12 +179,15 @@ class Output:
         with cannot_write(self.target):
             self.writer.add_key_value_metadata(encode_header(header))
             self.writer.close()
+            self.file.close()
         return header
 
     def close(self) -> None:
         """Let go of the file; after an error what is in it does not matter."""
         with suppress(OSError, pa.ArrowException):
             self.writer.close()
+        with suppress(OSError, pa.ArrowException):
+            self.file.close()
 
 
 def typed(part: Part, names: list[str], done: int, target: Path) -> Part:

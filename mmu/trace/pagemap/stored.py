@@ -18,7 +18,7 @@ from mmu.errors import InputError
 from mmu.trace.kinds import PAGE_BYTES, PAGE_SHIFT
 from mmu.trace.output import replacing
 from mmu.trace.pagemap.pages import Entries, PageMap, Words
-from mmu.trace.parquet import MOST_COLUMN_BYTES, readable
+from mmu.trace.parquet import MOST_COLUMN_BYTES, parquet_file, readable
 
 KEY = b"mmu_page_map"  # of the schema's metadata
 VERSION = 1
@@ -78,7 +78,7 @@ def read_stored(path: str) -> Iterator[Entries]:
     InputError
         It cannot be read, or its columns are not those of a page map.
     """
-    with readable(path), pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
+    with readable(path), parquet_file(path) as file:
         names, shifts, swapped = checked(file, path)
         row = 0
         for batch in file.iter_batches(batch_size=ROWS, columns=[n for n in names if n]):
