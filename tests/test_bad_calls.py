@@ -116,7 +116,9 @@ def test_names_need_not_be_utf_8(tmp_path):
     assert "t\\udcfd.parquet: 2 accesses" in done.stdout
     told = run("trace", "info", str(made))
     assert (told.returncode, told.stderr) == (0, "")
-    assert "2 accesses" in run("trace", "cut", str(made), "-o", str(made) + "2", "--skip", "0").stdout
+    assert (
+        "2 accesses" in run("trace", "cut", str(made), "-o", str(made) + "2", "--skip", "0").stdout
+    )
 
 
 @pytest.mark.parametrize("option", ["-o", "--json", "--figure"])
@@ -128,3 +130,21 @@ def test_a_name_that_is_too_long_is_refused(tmp_path, option):
     assert done.stderr.startswith("mmu: error: ")
     assert "File name too long" in done.stderr
     assert "fault" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("streams", "arguments", "status"),
+    [
+        (">&-", "--help", 0),
+        ("<&- >&- 2>&-", "trace --help", 0),
+        ("2>&-", "trace info nothing.parquet", 2),
+        ("<&-", "trace import - -o made.parquet", 2),
+    ],
+)
+def test_closed_standard_streams_are_as_good_as_empty_ones(tmp_path, streams, arguments, status):
+    command = f"exec {sys.executable} -m mmu {arguments} {streams}"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, "fault" in done.stderr) == (status, False)
+    assert os.listdir(tmp_path) == []

@@ -3,6 +3,7 @@ import os
 import stat
 import subprocess
 import sys
+from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from trace_samples import random_accesses
 
 from mmu.errors import InputError
 from mmu.trace import Compact, Raw, compact_trace, fold, open_trace, write_compact, write_raw
-from mmu.trace.parquet import MOST_COLUMN_BYTES
+from mmu.trace.parquet import MOST_GROUP_RECORDS
 
 
 def raw_parts(columns, cuts=()):
@@ -250,7 +251,7 @@ def test_a_file_that_is_not_parquet_is_refused(tmp_path, content):
 
 def test_a_row_group_too_large_to_be_held_is_refused(tmp_path):
     # Zeros: 256 MiB of them are a few kilobytes in the file, as a hostile file would have them.
-    rows = MOST_COLUMN_BYTES // 8 + 1000
+    rows = MOST_GROUP_RECORDS + 1000
     zeros = pa.array(np.zeros(rows, np.uint64))
     table = pa.table({"address": zeros, "kind": pa.array(np.zeros(rows, np.uint8))})
     pq.write_table(
@@ -258,6 +259,35 @@ def test_a_row_group_too_large_to_be_held_is_refused(tmp_path):
     )
     with pytest.raises(InputError, match="row group"):
         open_trace(tmp_path / "t")
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+def test_any_damaged_byte_of_a_foreign_footer_is_refused_or_harmless(tmp_path, statistics):
+    """PyArrow ends the process where it is asked for a damaged column's size."""
+    table = pa.table({"address": pa.array(range(20), pa.uint64()), "kind": [0] * 20})
+    pq.write_table(table, tmp_path / "t", write_statistics=statistics)
+    whole = (tmp_path / "t").read_bytes()
+    begin = whole.rindex(b"PAR1", 0, -4) if whole.count(b"PAR1") > 2 else len(whole) // 2
+    for place in range(begin, len(whole)):
+        (tmp_path / "t").write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with suppress(InputError):
+            trace = open_trace(tmp_path / "t")
+            assert sum(len(part.kind) for part in trace.parts()) == trace.records
+
+
+@pytest.mark.parametrize(
+    "recording",
+    ["[[1, 2]]", '{"a": NaN}', '{"a": ' + "[" * 900 + "]" * 900 + "}", '"text"', "7"],
+    ids=str.__len__,
+)
+def test_metadata_that_could_not_be_written_again_are_damaged(tmp_path, recording):
+    write_raw(tmp_path / "t", raw_parts(random_accesses(1, 10)), {"command": "true"})
+    table = pq.read_table(tmp_path / "t")
+    said = pq.read_metadata(tmp_path / "t").metadata[b"mmu trace"]
+    said = said.replace(b'{"command": "true"}', recording.encode())
+    pq.write_table(table.replace_schema_metadata({b"mmu trace": said}), tmp_path / "u")
+    with pytest.raises(InputError, match="are damaged"):
+        open_trace(tmp_path / "u")
 
 
 PAGE = np.array([5, 5, 6], np.uint64)

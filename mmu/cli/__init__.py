@@ -19,6 +19,7 @@ from mmu.cli.arguments import Nearest
 from mmu.errors import MmuError
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
+STANDARD_INPUT, STANDARD_OUTPUT, STANDARD_ERROR = 0, 1, 2
 
 
 @click.group(
@@ -71,8 +72,22 @@ def fail(text: str, status: int) -> int:
     return status
 
 
+def open_streams() -> None:
+    """Give a process that was started without standard streams empty ones.
+
+    Else Python has none, and a file that is to be written gets the number of one.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
+        pass
+    os.close(number)
+    sys.stdin = sys.stdin or os.fdopen(STANDARD_INPUT, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(STANDARD_OUTPUT, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(STANDARD_ERROR, "w", closefd=False)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
+    open_streams()
     with suppress(ValueError):  # not in the main thread, which signals come to
         for terminating in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(terminating, stop)  # else what is half written would stay

@@ -27,6 +27,7 @@ from mmu.trace.kinds import BLOCK, PAGE_BYTES
 METADATA_KEY = b"mmu trace"
 VERSION = 1
 LAYOUTS = ("raw", "compact")
+MOST_NESTED = 20  # levels of lists and tables in what is known of a recording
 STREAM_COLUMNS = ("space", "thread")
 
 Column = NDArray[Any]
@@ -113,6 +114,12 @@ def encode_header(header: Header) -> dict[bytes, bytes]:
     return {METADATA_KEY: json.dumps(asdict(header)).encode()}
 
 
+def shallow(value: object, levels: int) -> bool:
+    """Tell whether lists and tables are nested no deeper than so many levels."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(shallow(each, levels - 1) for each in inner)
+
+
 def decode_header(metadata: Mapping[bytes, bytes], where: str) -> Header | None:
     """Return the header in Parquet's key-value metadata, or None where there is none.
 
@@ -128,7 +135,10 @@ def decode_header(metadata: Mapping[bytes, bytes], where: str) -> Header | None:
         values = json.loads(text)
         version, layout = values.pop("version"), values.pop("layout")
         counts = {name: values.pop(name) for name in COUNTS}
-        recording = dict(values.pop("recording"))
+        recording = values.pop("recording")
+        if not isinstance(recording, dict) or not shallow(recording, MOST_NESTED):
+            raise ValueError
+        json.dumps(recording, allow_nan=False)  # it is written again
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         shown = text[:60].decode(errors="replace")
         raise InputError(

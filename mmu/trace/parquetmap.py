@@ -24,7 +24,7 @@ from mmu.trace.blocks import Bytes, Words
 from mmu.trace.format import METADATA_KEY, Raw
 from mmu.trace.kinds import FETCH, KIND_NAMES, READ, WRITE
 from mmu.trace.lines import LETTER_X, LOWER_CASE, ZERO
-from mmu.trace.parquet import check_sizes, first_line, parquet_file, readable
+from mmu.trace.parquet import check_groups, first_line, parquet_file, readable
 from mmu.trace.source import Source
 from mmu.trace.table import NAMES
 from mmu.trace.tablerows import KIND_WORDS, MOST_THREAD
@@ -281,7 +281,7 @@ def read_parquet(source: Source) -> Iterator[Raw]:
             raise InputError(f"{where}: is a trace of mmu already, which needs no import")
         columns = Map(source, schema)
         names = list(columns.names.values())
-        check_sizes(metadata, names, where)
+        check_groups(metadata, where)
         done = 0
         with readable(where, "cannot be read to its end"):
             for batch in file.iter_batches(batch_size=BATCH, columns=names):

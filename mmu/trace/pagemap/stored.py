@@ -18,7 +18,7 @@ from mmu.errors import InputError
 from mmu.trace.kinds import PAGE_BYTES, PAGE_SHIFT
 from mmu.trace.output import replacing
 from mmu.trace.pagemap.pages import Entries, PageMap, Words
-from mmu.trace.parquet import MOST_COLUMN_BYTES, parquet_file, readable
+from mmu.trace.parquet import check_groups, parquet_file, readable
 
 KEY = b"mmu_page_map"  # of the schema's metadata
 VERSION = 1
@@ -112,14 +112,7 @@ def checked(file: pq.ParquetFile, where: str) -> tuple[list[str | None], list[in
             raise InputError(
                 f"{where}: column {name} has type {schema.field(name).type}; accepted: an integer"
             )
-    for group in range(metadata.num_row_groups):
-        for index in range(metadata.num_columns):
-            size = metadata.row_group(group).column(index).total_uncompressed_size
-            if size > MOST_COLUMN_BYTES:
-                raise InputError(
-                    f"{where}: a row group with {size:,} bytes in one column; accepted: up to "
-                    f"{MOST_COLUMN_BYTES:,}; write it with row groups of about a million rows"
-                )
+    check_groups(metadata, where)
     return names, shifts, swapped_pages(metadata.metadata or {}, where)
 
 
