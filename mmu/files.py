@@ -13,6 +13,7 @@ from mmu import units
 from mmu.errors import InputError
 
 FIGURES = (".png", ".svg")
+MOST_DOTS = 200  # in a line of TOML
 
 
 class Table(NamedTuple):
@@ -73,6 +74,8 @@ def check_outputs(given: Mapping[str, Any], inputs: tuple[str, ...]) -> dict[str
 
 def _problem(path: str, place: Path) -> str | None:
     """Say why `path`, which is really `place`, cannot be written."""
+    if path == "-":
+        return "is not standard output here; a file of that name is './-'"
     if place.is_dir():
         return "is a folder"
     if is_stream(path):
@@ -167,7 +170,12 @@ def read_toml(path: str | Path, most: int) -> dict[str, Any]:
             raise InputError(f"{str(path)!r} is no regular file; accepted: a TOML file")
         if path.stat().st_size > most:
             raise InputError(f"{str(path)!r} is larger than {most} bytes; accepted: a TOML file")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        for number, line in enumerate(text.splitlines(), start=1):
+            if line.count(".") > MOST_DOTS:  # a key of many parts takes memory by their square
+                found = f"{line.count('.'):,} dots in line {number}"
+                raise InputError(f"{str(path)!r}: found {found}; accepted: up to {MOST_DOTS}")
+        return tomllib.loads(text)
     except OSError as error:
         raise InputError(f"cannot read {str(path)!r}: {error.strerror}") from None
     # What tomllib says of numbers and of nesting without end is no TOMLDecodeError.

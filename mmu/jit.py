@@ -74,9 +74,20 @@ def _compile(function: F, **options: Any) -> F:
         config.CACHE_DIR = before
 
 
+@cache
+def can_keep(folder: str) -> bool:
+    """Tell whether compiled code can be kept; a user without a place for it compiles each time."""
+    place = cache_folder(folder)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(place, os.W_OK)
+
+
 def kernel(function: F) -> F:
     """Compile a function that Python, or another kernel out of line, calls."""
-    return _compile(function, cache=True)
+    return _compile(function, cache=can_keep(folder_of(function)))
 
 
 def inlined(function: F) -> F:

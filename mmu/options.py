@@ -135,7 +135,9 @@ def _give_each(vms: list[dict[str, Any]], given: Mapping[str, Any]) -> None:
             values = (parse_weights if option == "weights" else parse_starts)(values)
         if not isinstance(values, list | tuple) or len(values) != len(vms):
             accepted = f"{len(vms)} of them, one for each machine"
-            raise InputError(f"{option}: found {shown(values)}; accepted: {accepted}")
+            listed = isinstance(values, list | tuple)
+            found = ",".join(map(str, values)) if listed else values
+            raise InputError(f"{option}: found {shown(found)}; accepted: {accepted}")
         for vm, value in zip(vms, values, strict=True):
             vm[name] = value
 

@@ -12,6 +12,7 @@ COUNTS = (
     "spaces", "threads", "file_bytes",
 )  # fmt: skip
 MOST_STREAMS = 20  # shown one by one
+MOST_TEXT = 300  # of one value
 
 
 def lines(found: Mapping[str, Any]) -> list[str]:
@@ -36,7 +37,7 @@ def value_of(name: str, value: Any) -> str:
     if value is None:
         return NONE
     if name == "folded":
-        return f"{100 * value:.2f} %"
+        return f"{100 * value:.2f} % of accesses are, or could be"
     return f"{value:,.2f}" if isinstance(value, float) else grouped(value)
 
 
@@ -48,10 +49,13 @@ def grouped(value: Any) -> str:
 def flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yield the keys of nested tables, joined by dots, and their values as text."""
     for key, value in table.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and len(value) > MOST_STREAMS:
+            yield prefix + key, f"{len(value):,} of them; --json has all"
+        elif isinstance(value, Mapping):
             yield from flat(value, f"{prefix}{key}.")
         else:
-            yield prefix + key, grouped(value)
+            text = grouped(value)
+            yield prefix + key, text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]}..."
 
 
 def working_set_lines(found: Mapping[str, Any]) -> list[str]:

@@ -23,7 +23,7 @@ from mmu.files import (
     parquet_bytes,
     read_json,
     write_whole,
-)
+)  # fmt: skip
 from mmu.units import nearest, shown
 
 if TYPE_CHECKING:

@@ -133,8 +133,8 @@ class Replay:
                 if process.name != name:
                     name = f"{name}/{process.name}"
                 raise InputError(
-                    f"start: found {start} accesses for {name!r}; accepted: up to {made}, what is "
-                    "made by those that start before"
+                    f"start: found {start} accesses for {name!r}, which never come; accepted: up to "
+                    f"{made}, what is made by those that start before; or a time (--starts)"
                 )
 
     @property

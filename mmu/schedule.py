@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # it imports pydantic, which an argument that is wrong does n
 
 Fields = dict[str, Any]
 MOST_BYTES = 1 << 22
+MOST_PROCESSES = 1000  # of one machine; a run has no more traces
 TABLES = ("vm", "root")
 # Fields that name a file, and what can be one.
 PATHS = {"trace": "a trace file that can be read", "page_map": "a page map that can be read"}
@@ -79,6 +80,9 @@ def read_schedule(path: str | Path) -> Fields:
         if "process" not in table:
             return table
         processes = _tables(table.pop("process"), f"{place}: process")
+        if len(processes) > MOST_PROCESSES:
+            found = f"found {len(processes):,} [[vm.process]]; accepted: up to {MOST_PROCESSES:,}"
+            raise InputError(f"{place}: {found}")
         names = [f"{place}: [[vm.process]] {n}" for n in range(1, len(processes) + 1)]
         table["processes"] = [
             _located(_known(process, of_process, name), folder, name)
@@ -91,6 +95,7 @@ def read_schedule(path: str | Path) -> Fields:
         raise InputError(
             f"{where}: found no [[vm]]; accepted: a [[vm]] table with its trace, or more"
         )
+    found = _located(found, folder, where)
     fields: Fields = {
         "vms": [machine(vm, f"{where}: [[vm]] {n}") for n, vm in enumerate(vms, start=1)],
         "root": machine(found.pop("root"), f"{where}: [root]") if "root" in found else None,

@@ -179,6 +179,9 @@ def settled(processes: tuple[ProcessConfig, ...], guest_pages: str) -> tuple[Pro
     ConfigError
         Two have one name, or one space and different pages.
     """
+    if len(processes) > MOST_SPACE + 1:
+        text = f"found {len(processes):,}; accepted: up to {MOST_SPACE + 1:,}"
+        raise ConfigError((), text)
     names = names_for([p.name for p in processes], [stem_of(p.trace) for p in processes], set())
     given = {process.space for process in processes}
     free = (number for number in range(MOST_SPACE + 1) if number not in given)

@@ -148,3 +148,13 @@ def test_closed_standard_streams_are_as_good_as_empty_ones(tmp_path, streams, ar
     )
     assert (done.returncode, "fault" in done.stderr) == (status, False)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_user_without_a_place_for_compiled_code_compiles_each_time(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    code = "from mmu import jit; print(jit.can_keep('trace'), jit.cache_folder('trace').exists())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"MMU_CACHE": str(tmp_path / "file")},
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout == "False False\n"

@@ -149,7 +149,9 @@ def test_a_start_in_accesses_that_never_comes_is_refused_with_what_would():
     good = configured(vm(), vm(start=f"{2 * BLOCK}accesses"))
     assert [row[0] for row in turns(good, blocks(2), blocks(1))] == [1, 1, 2]
     late = configured(vm(), vm(start=f"{2 * BLOCK + 1}accesses"))
-    with pytest.raises(InputError, match=r"8193 accesses for 'vm2'; accepted: up to 8192, what"):
+    with pytest.raises(
+        InputError, match=r"8193 accesses for 'vm2', which never come; accepted: up to 8192, what"
+    ):
         replayed(late, blocks(2), blocks(1))
     mutual = configured(vm(start="1accesses"), vm(start="1accesses"))
     with pytest.raises(InputError, match="accepted: up to 0"):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from pathlib import Path
 
 import numba
@@ -170,7 +171,7 @@ def test_the_command_line_compares_and_replays_a_file_with_options_instead(folde
     for options, message in [
         (["--memory", "3TiB"], "--memory: found 3TiB for 'web'"),
         (["--quantum", "5"], "--quantum: found '5'"),
-        (["--weights", "1,2"], "--weights: found (1, 2); accepted: 3 of them"),
+        (["--weights", "1,2"], "--weights: found '1,2'; accepted: 3 of them"),
         (["--set", "l3=5"], f"{path}: l3=5: no field 'l3'"),
         (["--processor", "none"], "--processor: found 'none'"),
         (["--json", path], "--json: "),
@@ -266,6 +267,25 @@ def test_what_a_file_cannot_say_is_refused_on_one_line_that_says_where(folder, t
     assert "\n" not in str(caught.value)
 
 
+def test_keys_and_processes_without_end_are_refused_before_they_take_memory(folder):
+    began = time.process_time()
+    with pytest.raises(InputError, match="found 20,000 dots in line 2"):
+        mmu.load_schedule(written(folder, "# a key\na" + ".a" * 20_000 + " = 1\n"))
+    many = "[[vm]]\n" + "[[vm.process]]\ntrace='web.parquet'\n" * 2000
+    with pytest.raises(InputError, match=r"found 2,000 \[\[vm.process\]\]; accepted: up to 1,000"):
+        mmu.load_schedule(written(folder, many))
+    assert time.process_time() - began < 5
+
+
+def test_a_page_map_of_the_whole_run_is_looked_for_beside_the_file(folder, monkeypatch):
+    (folder / "inner").mkdir()
+    (folder / "inner" / "map.csv").write_text("0x1000,0x2000\n")
+    text = "page-map = 'map.csv'\n[[vm]]\ntrace = '../web.parquet'\n"
+    (folder / "inner" / "s.toml").write_text(text)
+    config = mmu.load_schedule(folder / "inner" / "s.toml")
+    assert config.vms[0].page_map == str(folder / "inner" / "map.csv")
+
+
 def test_a_file_that_is_none_is_refused(folder):
     os.mkfifo("pipe.toml")
     for path, message in (("no.toml", "No such"), (".", "Is a dir"), ("pipe.toml", "no regular")):
@@ -277,7 +297,7 @@ def test_an_option_that_cannot_be_used_is_named_instead_of_the_file(folder):
     path = written(folder, WHOLE)
     for options, message in [
         ({"memory": "3TiB"}, "^--memory: found 3TiB"),
-        ({"weights": [1]}, r"^weights: found \[1\]; accepted: 2 of them, one for each machine"),
+        ({"weights": [1]}, r"^weights: found '1'; accepted: 2 of them, one for each machine"),
         ({"weights": [1, 0]}, "^--weights: found 0; accepted: a whole number from 1"),
         ({"weights": "1,x"}, "^found 'x'; accepted: a whole number"),
         ({"starts": ["0", "x"]}, "^--starts: found 'x'; accepted: 0, or"),

@@ -158,7 +158,8 @@ def test_an_imported_trace_is_exported_byte_by_byte(tmp_path, name):
     made = export_trace(tmp_path / "t.parquet", tmp_path / "back", name)
     assert (tmp_path / "back").read_bytes() == expected
     assert made.records == 5000
-    assert made.remarks == ["branches and registers are not known: zero"]
+    assert made.remarks[0] == "branches and registers are not known: zero"
+    assert made.remarks[1:] == ["sizes of accesses are left out"]
 
 
 LINES = {
@@ -292,9 +293,14 @@ def test_a_compact_trace_exported_and_imported_is_the_same(tmp_path, to):
     write_raw(tmp_path / "raw.parquet", [Raw(address, kind, size)])
     compact_trace(tmp_path / "raw.parquet", tmp_path / "compact.parquet")
     made = export_trace(tmp_path / "compact.parquet", tmp_path / "log", to, unfold=True)
-    assert made.remarks == [
-        "unfolded: addresses are those of pages, and the order within records is ours"
-    ]
+    sizes = {
+        "din": ["sizes of accesses are left out"],
+        "xdin": ["sizes that are not known are written as 1"],
+        "lackey": ["sizes that are not known are written as 1"],
+        "csv": [],
+    }
+    unfolded = "unfolded: addresses are those of pages, and the order within records is ours"
+    assert made.remarks == [*sizes[to], unfolded]
     import_trace(tmp_path / "log", tmp_path / "back.parquet", compact=True)
     assert pq.read_table(tmp_path / "back.parquet").equals(
         pq.read_table(tmp_path / "compact.parquet")
@@ -417,7 +423,7 @@ def test_data_before_the_first_fetch_are_given_its_ip(tmp_path):
     write_raw(tmp_path / "t.parquet", [raw([(64, 0, 4, 0), (128, 1, 4, 0), (4096, 2, 4, 0)])])
     made = export_trace(tmp_path / "t.parquet", tmp_path / "t", "champsim")
     assert (tmp_path / "t").read_bytes() == instruction(4096, [64], [128]) + instruction(4096)
-    assert "1 records go on with an instruction, or begin without one" in made.remarks[1]
+    assert "1 records go on with an instruction, or begin without one" in made.remarks[2]
     export_trace(tmp_path / "t.parquet", tmp_path / "t", "champsim", ip=0x123)
     assert (tmp_path / "t").read_bytes() == instruction(0x123, [64], [128]) + instruction(4096)
 
@@ -427,7 +433,7 @@ def test_a_trace_without_fetches_has_an_instruction_for_each_access(tmp_path):
     made = export_trace(tmp_path / "t.parquet", tmp_path / "t", "champsim", ip=0x123)
     expected = [instruction(0x123, [64]), instruction(0x123, [128]), instruction(0x123, [], [192])]
     assert (tmp_path / "t").read_bytes() == b"".join(expected)
-    assert made.remarks[1] == "no fetches: each access is an instruction at 0x123"
+    assert made.remarks[2] == "no fetches: each access is an instruction at 0x123"
 
 
 def test_the_command_line_knows_the_formats_without_reading_the_module():
@@ -487,6 +493,7 @@ def test_the_command_writes_a_file_and_says_what_it_does_not_hold(traces, capsys
     assert printed == (
         f"{out}: 1 accesses in 1 records\n"
         "note: branches and registers are not known: zero\n"
+        "note: sizes of accesses are left out\n"
         "note: no fetches: each access is an instruction at 0x400000\n"
     )
     assert gzip.decompress(out.read_bytes()) == instruction(0x400000, [64])

@@ -320,7 +320,7 @@ def test_the_text_says_what_the_numbers_say(trace):
     assert lines["recording.command"].strip() == "ls -l"
     assert lines["recording.pages.4k"].strip() == "3"
     assert lines["touched, 4k pages"].strip().startswith(f"{trace['pages']:,} pages, ")
-    assert lines["folded"].strip() == f"{100 * trace['folded']:.2f} %"
+    assert lines["folded"].strip() == f"{100 * trace['folded']:.2f} % of accesses are, or could be"
     both = trace["reuse"]["both"]
     assert lines["first access to the page"].strip() == f"{both['cold']:,}"
     rate = f"{100 * both['hit_rate']['64']:.3f} %"

@@ -268,3 +268,21 @@ def test_the_command_line_takes_columns(tmp_path, capsys):
     assert "2 accesses (0 fetches, 1 reads, 1 writes)" in capsys.readouterr().out
     assert cli.main([*command, "--columns", "kind=1,address=3"]) == 2
     assert "address=3: the first row has 2 columns" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "space", ["1000000000000000000", "18446744073709551615", "4611686018427387904"]
+)
+def test_a_space_of_more_digits_than_are_read_is_refused(tmp_path, space):
+    (tmp_path / "t.csv").write_text(f"address,kind,space\n0x1000,read,7\n0x1000,read,{space}\n")
+    with pytest.raises(InputError, match=r"line 3: .*the space is not a whole number of up to 18"):
+        import_trace(tmp_path / "t.csv", tmp_path / "t.parquet")
+
+
+def test_text_without_an_end_of_empty_lines_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("mmu.trace.lines.MOST_IN_VAIN", 10_000)
+    (tmp_path / "t.csv").write_text("address,kind\n0x1000,read\n" + "\n" * 20_000)
+    import_trace(tmp_path / "t.csv", tmp_path / "t.parquet")  # one piece, with an access
+    (tmp_path / "t.csv").write_text("address,kind\n0x1000,read\n" + "\n" * (12 << 20))
+    with pytest.raises(InputError, match="more than 10,000 lines without an access"):
+        import_trace(tmp_path / "t.csv", tmp_path / "t.parquet")

@@ -10,6 +10,8 @@ from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
+from mmu.errors import InputError
+
 # Of 20 MB of ChampSim records level 0 of xz made a twelfth at 56 MB a second; 3 the same at 12, and 6 a
 # twentieth less at 1.5.
 GZIP_LEVEL, XZ_LEVEL = 6, 0
@@ -58,9 +60,15 @@ def packing(path: Path, name: str) -> Iterator[Sink]:
     ------
     OSError
         It cannot be written.
+    InputError
+        The ending is that of a packing which importing knows and exporting does not.
     """
+    ending = Path(name).suffix.lower()
+    if ending in (".lz4", ".zip"):
+        known = ", ".join(PACKERS)
+        raise InputError(f"{name}: ends in {ending}; accepted: {known} to pack, others not to")
     with path.open("wb") as file:
-        packer = PACKERS.get(Path(name).suffix.lower())
+        packer = PACKERS.get(ending)
         if packer is None:
             yield file
             return

@@ -144,6 +144,7 @@ def stream(text: Bytes, here: int) -> tuple[np.int64, np.int64, int]:
     if text[at(here)] == LETTER_W:
         minus = 1 if text[at(here + 1)] == DASH else 0
         workload, here = decimal(text, here + 1 + minus, 9)
+        workload = -workload if minus else workload
         if text[at(here)] != DOT:
             return workload, workload, -1
         here += 1

@@ -20,6 +20,7 @@ ENTRY = np.dtype([("type", "<u2"), ("size", "<u2"), ("value", "<u8")])
 TYPES = np.zeros(3, np.uint16)  # by kind
 TYPES[[READ, WRITE, FETCH]] = Type.READ, Type.WRITE, Type.INSTR
 VERSION, X86_64 = 4, 0x40
+MOST_NUMBER = (1 << 32) - 1  # of a thread
 LINE_BYTES = 64
 
 Entries = NDArray[np.void]
@@ -37,6 +38,7 @@ class EntryWriter:
         self.where = where
         self.records = 0
         self.last = (-1, -1)  # process and thread
+        self.sizeless = False  # an access has no size
         self.threads: dict[int, int] = {}  # processes by thread
 
     def add(self, part: Raw) -> Entries:
@@ -48,6 +50,12 @@ class EntryWriter:
             There are more threads than an import would take.
         """
         count = len(part.kind)
+        if part.thread is not None and count and part.thread.max() == MOST_NUMBER:
+            raise InputError(
+                f"{self.where}: thread {MOST_NUMBER}; accepted: up to {MOST_NUMBER - 1}, as "
+                "DynamoRIO's begin with 1; choose others with --thread"
+            )
+        self.sizeless = self.sizeless or part.size is None or bool((part.size == 0).any())
         process = np.ones(count, np.int64) if part.space is None else part.space + np.int64(1)
         thread = process if part.thread is None else part.thread + np.int64(1)
         made = np.zeros(count, ENTRY)
@@ -96,4 +104,8 @@ class EntryWriter:
 
     def remarks(self) -> list[str]:
         """Return what the user should know of the file."""
-        return ["encodings and branches are not known: left out"]
+        said = ["encodings and branches are not known: left out"]
+        said.append("processes and threads are numbered from 1: each is one higher")
+        if self.sizeless:
+            said.append("sizes that are not known are written as 1")
+        return said

@@ -207,7 +207,7 @@ class InstructionWriter:
 
     def remarks(self) -> list[str]:
         """Return what the user should know of the file."""
-        said = ["branches and registers are not known: zero"]
+        said = ["branches and registers are not known: zero", "sizes of accesses are left out"]
         continued = int(self.place[CONTINUED])
         if self.single:
             said.append(f"no fetches: each access is an instruction at {self.ip:#x}")

@@ -16,6 +16,7 @@ from mmu.trace.format import Raw
 from mmu.trace.notes import Notes
 
 LONGEST_LINE = 4 << 20  # bytes
+MOST_IN_VAIN = 1 << 24  # lines without an access: a packed file may unfold into any number
 BEGINNING = 1 << 16  # bytes by which a format is told
 RECORDS = 1 << 18  # of one part
 MOST_SHOWN = 100  # letters of a line in a message
@@ -169,6 +170,7 @@ class LineReader:
         self.text = np.zeros(2 * LONGEST_LINE + PADDING, np.uint8)
         self.filled = 0  # bytes of `text` that wait
         self.place = np.zeros(PASSED + len(passed), np.int64)
+        self.since = 0  # lines since the last access, about
 
     def read(self, piece: bytes) -> Iterator[Raw]:
         """Yield the accesses of the lines that a piece completes.
@@ -194,12 +196,16 @@ class LineReader:
         while status == FULL:
             out = room(RECORDS, self.processes, self.threads)
             self.place[RECORD] = 0
+            before = int(self.place[LINE])
             status = self.parse(self.text, end, out, self.place)
             records = int(self.place[RECORD])
             for what, count in zip(self.passed, self.place[PASSED:].tolist(), strict=True):
                 self.notes.pass_over(what, count)
             self.place[PASSED:] = 0
             spaces = self.notes.spaces_of(out.process[:records], self.where)
+            self.since = 0 if records else self.since + int(self.place[LINE]) - before
+            if self.since > MOST_IN_VAIN:
+                self.refuse(f"more than {MOST_IN_VAIN:,} lines without an access", 0, self.filled)
             yield made(out, records, spaces)
         done = int(self.place[POSITION])
         if status != END:

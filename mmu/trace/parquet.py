@@ -59,7 +59,8 @@ def readable(where: str, what: str = "not a Parquet file that can be read") -> I
     except DAMAGED as error:
         raise InputError(
             f"{where}: {what}, it is damaged or something else ({first_line(error)}); "
-            "accepted: traces that mmu has written, or Parquet with columns address and kind"
+            "accepted: traces that mmu has written, or Parquet with columns address and kind; what "
+            "other tools have recorded becomes one by mmu trace import"
         ) from None
 
 

@@ -32,6 +32,7 @@ from mmu.trace.lines import (
 LINE_RECORDS = 2  # an access that crosses a boundary
 MOST_COLUMNS = 256
 MOST_THREAD = (1 << 32) - 1
+MOST_PROCESS = 10**18
 
 # What a column holds.
 IGNORED, ADDRESS, KIND, SIZE, PROCESS, THREAD = range(6)
@@ -244,6 +245,9 @@ def row(text: Bytes, field: int, layout: Layout) -> tuple[int, Row, int]:
             size = value
         elif role == PROCESS:
             process = value
+            if text[at(field)] != MINUS and not 0 <= value < MOST_PROCESS:
+                status = Bad.PROCESS
+                break
         elif role == THREAD:
             thread = value
         found |= 1 << role

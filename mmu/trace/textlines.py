@@ -123,6 +123,7 @@ class TextWriter:
         self.style = style
         self.records = 0
         self.begun = False
+        self.sizeless = False  # an access has no size
 
     def add(self, part: Raw) -> bytes:
         """Return the lines of a part; of the first one after the line that names the columns."""
@@ -132,6 +133,7 @@ class TextWriter:
             for column in (part.space, part.thread)
         ]
         size = np.zeros(len(part.kind), np.uint16) if part.size is None else part.size
+        self.sizeless = self.sizeless or bool((size == 0).any())
         text = np.empty(len(part.kind) * LONGEST, np.uint8)
         end = write_lines(text, self.style, part.address.view(np.int64), part.kind, size, *columns)
         self.records += len(part.kind)
@@ -152,4 +154,8 @@ class TextWriter:
 
     def remarks(self) -> list[str]:
         """Return what the user should know of the file."""
-        return []
+        if self.style == Style.DIN:
+            return ["sizes of accesses are left out"]
+        if self.style == Style.CSV or not self.sizeless:
+            return []
+        return ["sizes that are not known are written as 1"]

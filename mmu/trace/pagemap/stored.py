@@ -8,6 +8,7 @@ integers will do.
 import json
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 
 from mmu.errors import InputError
 from mmu.trace.kinds import PAGE_BYTES, PAGE_SHIFT
-from mmu.trace.output import replacing
+from mmu.trace.output import cannot_write, replacing
 from mmu.trace.pagemap.pages import Entries, PageMap, Words
 from mmu.trace.parquet import check_groups, parquet_file, readable
 
@@ -63,7 +64,7 @@ def write_page_map(
     )
     said = {"version": VERSION, "swapped": page_map.swapped, "source": dict(source or {})}
     table = table.replace_schema_metadata({KEY: json.dumps(said).encode()})
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, cannot_write(Path(path)):
         pq.write_table(
             table, temporary, row_group_size=ROWS, compression="zstd", use_dictionary=["size", "space"],
             column_encoding={"vpn": "DELTA_BINARY_PACKED", "gfn": "DELTA_BINARY_PACKED"},
