@@ -93,6 +93,7 @@ def test_a_full_disk_behind_standard_output_is_said():
     assert "No space left on device; make room" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_import_that_is_terminated_leaves_nothing(tmp_path):
     os.mkfifo(tmp_path / "log")
     command = [sys.executable, "-m", "mmu", "trace", "import", "log", "-o", "out.parquet"]

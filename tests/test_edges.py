@@ -154,6 +154,7 @@ def test_automatic_pages_are_small_where_no_large_frame_is_free():
     assert (result.memory["guest_2m"][0], result.memory["guest_4k"][0]) == (0, 1)
 
 
+@pytest.mark.slow
 def test_purge_and_flush_give_equal_counts_without_exits():
     trace = [(0, 0, 4096 * (n * n % 97), n % 3) for n in range(30_000)]
     quantum = {"value": 5000, "unit": "accesses"}

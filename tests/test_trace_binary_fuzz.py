@@ -108,6 +108,7 @@ ENDLESS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ENDLESS)
 def test_what_does_not_end_is_refused_in_bounded_time_and_memory(tmp_path, what):
     data = ENDLESS[what]

@@ -279,6 +279,7 @@ def test_a_space_of_more_digits_than_are_read_is_refused(tmp_path, space):
         import_trace(tmp_path / "t.csv", tmp_path / "t.parquet")
 
 
+@pytest.mark.slow
 def test_text_without_an_end_of_empty_lines_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("mmu.trace.lines.MOST_IN_VAIN", 10_000)
     (tmp_path / "t.csv").write_text("address,kind\n0x1000,read\n" + "\n" * 20_000)
