@@ -14,20 +14,19 @@ from typing import TYPE_CHECKING, Any
 from mmu.errors import InputError
 from mmu.files import (
     Table,
-    csv_text,
     is_count,
     is_histogram,
     is_list,
     is_table,
     json_text,
-    parquet_bytes,
     read_json,
     write_whole,
 )  # fmt: skip
+from mmu.tabular import Tabular
 from mmu.units import nearest, shown
 
 if TYPE_CHECKING:
-    import pandas
+    pass
 
 VERSION = 1
 RESULT_FORMAT, COMPARISON_FORMAT = "mmu-result", "mmu-comparison"
@@ -63,43 +62,8 @@ COUNTERS = (
 )  # fmt: skip
 
 
-class _Tabular:
-    """What can be written as tables."""
-
-    def tables(self) -> dict[str, Table]:
-        """Return all counts and figures as named tables."""
-        raise NotImplementedError
-
-    def to_frames(self) -> "dict[str, pandas.DataFrame]":
-        """Return `tables` as pandas frames."""
-        try:
-            import pandas  # noqa: PLC0415  an extra, and slow to import
-        except ImportError:
-            raise InputError(
-                "pandas is not installed; accepted: pip install 'mmu[pandas]', or use tables()"
-            ) from None
-        return {
-            name: pandas.DataFrame(table.rows, columns=table.columns)
-            for name, table in self.tables().items()
-        }
-
-    def write_tables(self, folder: str | Path, kind: str = "csv") -> list[Path]:
-        """Write each of `tables` to a file of a folder, as ``csv`` or ``parquet``."""
-        if kind not in ("csv", "parquet"):
-            raise InputError(f"found {shown(kind)}; accepted: csv | parquet")
-        try:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot make folder {str(folder)!r}: {error.strerror}") from None
-        written = []
-        for name, table in self.tables().items():
-            written.append(Path(folder) / f"{name}.{kind}")
-            write_whole(written[-1], csv_text(table) if kind == "csv" else parquet_bytes(table))
-        return written
-
-
 @dataclass(frozen=True)
-class Result(_Tabular):
+class Result(Tabular):
     """All that one run in one mode counted.
 
     Attributes
@@ -355,7 +319,7 @@ METRICS: dict[str, _Figure] = {
 
 
 @dataclass(frozen=True)
-class Comparison(_Tabular):
+class Comparison(Tabular):
     """The same run in several modes, in the order in which they were asked for."""
 
     results: dict[str, Result]
