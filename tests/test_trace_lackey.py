@@ -2,7 +2,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mmu.errors import InputError
@@ -21,7 +21,8 @@ def slow_parse(text):
     """Accesses (address, kind, size) of a log, or the number of the line that is no record."""
     accesses = []
     writer = None
-    for number, line in enumerate(text.split("\n")[:-1], 1):
+    unix = text.replace("\r\n", "\n")  # lines of Windows are as good
+    for number, line in enumerate(unix.split("\n")[:-1], 1):
         message = re.match(r"(==|--)([0-9]+)\1", line)
         if message:
             if writer not in (None, message[2]):
@@ -94,6 +95,8 @@ OTHERS = st.one_of(
 
 
 @settings(max_examples=150, deadline=None)
+@example(lines=["\r", "I  1000,4\r", "\r\r"], piece=1)
+@example(lines=["\r", "I  1000,4\r"], piece=None)
 @given(
     lines=st.lists(st.one_of(RECORDS, RECORDS, RECORDS, RECORDS, OTHERS), max_size=40),
     piece=st.one_of(st.none(), st.integers(1, 50)),
