@@ -120,7 +120,7 @@ def ours(chunk, compact):
     for stream in replay.streams.values():
         stream.load(replay.feed)
     began = time.thread_time()
-    status = dispatch(host.machine, host.world, host.schedule, replay.feed, 0, 1 << 40)
+    status = dispatch(host.machine, None, host.world, host.schedule, replay.feed, 0, 1 << 40)
     seconds = time.thread_time() - began
     assert status == FINISHED
     events = host.machine.events[0]

@@ -275,6 +275,19 @@ static inline int walk_ways(int level) {
     return !entries ? 0 : level == 1 ? PDE_WAYS : level == 2 ? PDPTE_WAYS : PML4E_WAYS;
 }
 
+/* A fault invalidates the walk-cache entries of its address; TLBs hold none, for it was not mapped. */
+static void drop_tables(const struct space *space, word gva) {
+    for (int level = 1; level < 4; level++) {
+        word page = page_of(gva, level);
+        size_t set = walk_set(level, page), last = set + walk_ways(level) - 1;
+        if (!walk_ways(level) || !look_up(set, walk_ways(level), key_of(space->context, page, 0)))
+            continue;
+        for (; set < last; set++)
+            tags[set] = tags[set + 1], frames[set] = frames[set + 1];
+        tags[last] = EMPTY;
+    }
+}
+
 /* Frame word of the page that a TLB entry for gva covers; 0: a fault, nested if fault_gpa is. */
 static word walk(const struct space *space, word gva, int kind) {
     int64_t *counters = space->counters;
@@ -298,8 +311,10 @@ static word walk(const struct space *space, word gva, int kind) {
         slot = slot_at(table, level, gva);
         entry = *slot;
         counters[C_guest_reference]++;
-        if (!(entry & PRESENT))
+        if (!(entry & PRESENT)) {
+            drop_tables(space, gva);
             return 0;
+        }
         rights &= MAY_READ | (entry & ENTRY_WRITE) | (entry & ENTRY_USER) << 1 |
                   (entry >> 63 ? 0 : MAY_EXECUTE);
         if (level == 1 || entry & ENTRY_LARGE)
@@ -321,8 +336,10 @@ static word walk(const struct space *space, word gva, int kind) {
     if (!space->nested)
         return (gpa & ~in_page) | size << FRAME_SIZE | dirty | rights;
     word backing = translate_gpa(space, gpa, kind);
-    if (!backing)
+    if (!backing) {
+        drop_tables(space, gva);
         return 0;
+    }
     size &= backing >> FRAME_SIZE; /* the smaller of the two */
     return (backing & ADDRESS & ~(size ? IN_LARGE : 0)) | size << FRAME_SIZE |
            (backing & (dirty | rights));

@@ -218,6 +218,9 @@ class VmConfig(Scheduled):
         When it may run first.
     turn : Quantum, optional
         How long the guest's own scheduler lets a process run; by default the run's quantum.
+    pcid : bool
+        The guest gives each address space a PCID, and its CR3 loads (with bit 63 set) drop nothing.
+        Without, each change of space drops all of the machine's TLB and walk-cache entries.
     """
 
     trace: str = ""
@@ -230,6 +233,7 @@ class VmConfig(Scheduled):
     aslr: Count | None = None
     turn: Turn = None
     page_map: str | None = None
+    pcid: bool = Field(default=True, strict=True)
 
     @field_validator("trace", "page_map", mode="before")
     @classmethod

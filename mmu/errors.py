@@ -9,6 +9,20 @@ class InputError(MmuError, ValueError):
     """The user's input cannot be used: what was found, where, what is accepted, what to do."""
 
 
+class StaleTranslation(MmuError):
+    """A cache answered an access with what the tables no longer say: an invalidation is missing.
+
+    Attributes
+    ----------
+    gva : int
+        The virtual address, unsigned.
+    """
+
+    def __init__(self, gva: int, text: str) -> None:
+        super().__init__(text)
+        self.gva = gva
+
+
 class OutOfMemory(MmuError):
     """A virtual machine, or the hypervisor, needs more memory than is left.
 

@@ -12,7 +12,7 @@ from mmu.strict import ConfigError
 from mmu.units import nearest, parse_starts, parse_weights, shown
 
 # Options of each virtual machine, those that are a list with one for each, and of the run.
-VM_OPTIONS = ("memory", "guest_pages", "nested_pages", "fragmentation", "aslr", "page_map")
+VM_OPTIONS = ("memory", "guest_pages", "nested_pages", "fragmentation", "aslr", "page_map", "pcid")
 LIST_OPTIONS = {"weights": "weight", "starts": "start"}
 RUN_OPTIONS = (
     "host_memory", "reserve", "host_fragmentation", "backing", "seed", "quantum",

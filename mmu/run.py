@@ -11,28 +11,33 @@ import numba
 import numpy as np
 
 from mmu.config import RunConfig
-from mmu.errors import InputError
+from mmu.errors import InputError, StaleTranslation
 from mmu.feed import LARGEST_CHUNK, Stream, Trace, build_feed, records_each
+from mmu.hardware.check import STALE_CONTEXT, STALE_INDEX
+from mmu.hardware.geometry import plain_view
 from mmu.hardware.machine import ACCESSES, DATA_ACCESSES, EVENTS, WALKS
 from mmu.hardware.rows import Words
 from mmu.memory import Memory
 from mmu.options import configured
 from mmu.paging import Ept
 from mmu.result import IDLE, Comparison, Result
-from mmu.software.boot import Host
+from mmu.software.boot import HYPERVISOR_CONTEXT, Host
 from mmu.software.dispatcher import FINISHED, GOING, NEEDS_BLOCKS, WARMED, dispatch
 from mmu.software.placement import PageMapLike
+from mmu.software.turns import BLOCK as BLOCK_NUMBER
 from mmu.software.turns import (
     AT_ACCESSES,
     CLOCK,
     DONE_ACCESSES,
     DONE_BLOCKS,
+    LEFT,
     MODES,
     STREAM,
     WARM,
     WARM_CLOCK,
 )
-from mmu.software.world import MAPPED, PAGE_MAP_4K
+from mmu.software.world import MAPPED, PAGE_MAP_4K, STALE
+from mmu.stale import stale_translation
 from mmu.trace.kinds import BLOCK
 from mmu.units import parse_modes
 
@@ -90,6 +95,7 @@ class Replay:
         traces: Iterable[Trace] | None = None,
         chunk: int | None = None,
         page_maps: Mapping[int, PageMapLike] | None = None,
+        check: bool = False,
     ) -> None:
         if traces is None:
             from mmu.trace.reader import open_trace  # noqa: PLC0415  PyArrow: only if there are files
@@ -113,6 +119,9 @@ class Replay:
                 f"{MOST_ACCESSES * found // self.total}"
             )
         longest = max(stream.trace.accesses for stream in self.streams.values())
+        self.plain = plain_view(self.host.machine) if check else None
+        if check:
+            self._check_raw()
         self.feed = build_feed(self.streams, max(BLOCK, min(records, longest)))
         self._check_starts()
         if config.warm_up >= self.total:
@@ -121,6 +130,29 @@ class Replay:
                 "of all traces together"
             )
         self.series: dict[str, list[Any]] = {"clock": [], **{name: [] for name in SERIES}}
+
+    def _check_raw(self) -> None:
+        """Refuse to check traces that do not have every address."""
+        for number, stream in self.streams.items():
+            if stream.trace.compact:
+                trace = self.host.streams[number].process.trace
+                raise InputError(
+                    f"--check: found {trace!r}, a compact trace, which has no address for each "
+                    "access; accepted: raw traces, as 'mmu trace import' or 'record' writes without "
+                    "--compact"
+                )
+
+    def _stale(self) -> StaleTranslation:
+        """Return the report of the access that met a stale translation."""
+        host, feed, stale = self.host, self.feed, self.host.schedule.stale
+        number = int(self.now[STREAM])
+        vm, process = host.streams[number]
+        made = self.streams[number].accesses - int(feed.stream[number, LEFT])
+        made += int(stale[STALE_INDEX] - feed.first[number, feed.stream[number, BLOCK_NUMBER]])
+        where = f"{host.names[vm]}: access {made} of {process.trace!r}"
+        if stale[STALE_CONTEXT] == HYPERVISOR_CONTEXT:
+            where = f"hypervisor, at an exit of {host.names[vm]}"
+        return stale_translation(stale, where)
 
     def _check_starts(self) -> None:
         """Refuse a start that never comes: too few accesses are made before it."""
@@ -204,7 +236,7 @@ class Replay:
             A trace turns out to be damaged.
         """
         host, feed = self.host, self.feed
-        dispatch(host.machine, host.world, host.schedule, feed, 0, 0)  # compiles, runs nothing
+        dispatch(host.machine, self.plain, host.world, host.schedule, feed, 0, 0)  # compiles only
         began = time.perf_counter()
         for stream in self.streams.values():
             stream.load(feed)
@@ -213,7 +245,11 @@ class Replay:
         status = GOING
         while status != FINISHED:
             step = sample_at - int(self.now[DONE_BLOCKS])
-            status = dispatch(host.machine, host.world, host.schedule, feed, 0, step)
+            status = dispatch(
+                host.machine, self.plain, host.world, host.schedule, feed, 0, step
+            )  # fmt: skip
+            if status == STALE:
+                raise self._stale()
             host.check(status)
             if status == NEEDS_BLOCKS:
                 self.streams[int(self.now[STREAM])].load(feed)
@@ -306,13 +342,15 @@ class Replay:
         )
 
 
-def replay_config(config: RunConfig, progress: Progress | None = None) -> Result:
+def replay_config(
+    config: RunConfig, progress: Progress | None = None, check: bool = False
+) -> Result:
     """Replay a run in its mode; see `Replay`."""
-    return Replay(config).run(progress)
+    return Replay(config, check=check).run(progress)
 
 
 def compare_config(
-    config: RunConfig, modes: Iterable[str], progress: Progress | None = None
+    config: RunConfig, modes: Iterable[str], progress: Progress | None = None, check: bool = False
 ) -> Comparison:
     """Replay a run in each of several modes; see `Replay`.
 
@@ -328,12 +366,15 @@ def compare_config(
 
         # Not `model_copy`, which would not judge the other mode.
         given = {name: getattr(config, name) for name in RunConfig.model_fields}
-        results[mode] = replay_config(RunConfig(**given | {"mode": mode}), part)
+        results[mode] = replay_config(RunConfig(**given | {"mode": mode}), part, check)
     return Comparison(results)
 
 
 def replay(
-    *traces: str | Path | Mapping[str, Any], progress: Progress | None = None, **options: Any
+    *traces: str | Path | Mapping[str, Any],
+    progress: Progress | None = None,
+    check: bool = False,
+    **options: Any,
 ) -> Result:
     """Replay traces as virtual machines of one processor.
 
@@ -343,6 +384,8 @@ def replay(
         A trace file for each virtual machine; a mapping has the fields of `mmu.VmConfig`.
     progress : callable, optional
         Called with the accesses made and their total, now and then.
+    check : bool
+        Compare whatever the TLBs and walk caches answer with an uncached walk; traces must be raw.
     **options
         As on the command line: ``mode="tagged"``, ``processor="skylake-sp"``, ``quantum="50us"``,
         ``exits_per_second=20_000``, ``guest_pages="4k"``, ``settings=["l2.ways=6"]``, ...;
@@ -359,19 +402,22 @@ def replay(
         An option or a trace cannot be used.
     OutOfMemory
         A virtual machine touches more than its memory, or the host's, holds.
+    StaleTranslation
+        With `check`: a cache answered what the tables do not say.
 
     Examples
     --------
     >>> result = mmu.replay("web.parquet", "db.parquet", exits_per_second=20_000)
     >>> result.hit_rate("l2", of="web")
     """
-    return replay_config(configured(traces, **options), progress)
+    return replay_config(configured(traces, **options), progress, check)
 
 
 def compare(
     *traces: str | Path | Mapping[str, Any],
     modes: Iterable[str] = MODES,
     progress: Progress | None = None,
+    check: bool = False,
     **options: Any,
 ) -> Comparison:
     """Replay traces in each of several modes; parameters and errors are those of `replay`.
@@ -386,4 +432,4 @@ def compare(
         raise InputError(
             "no option 'mode' here; accepted: modes, such as modes=['tagged', 'flush']"
         )
-    return compare_config(configured(traces, mode=chosen[0], **options), chosen, progress)
+    return compare_config(configured(traces, mode=chosen[0], **options), chosen, progress, check)

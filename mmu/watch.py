@@ -71,7 +71,7 @@ def record_slices(
     for turn in count():
         if now[SLICES] >= most or (stop and now[reached] >= stop.value):
             break
-        status = dispatch(host.machine, host.world, schedule, feed, 0, 1)
+        status = dispatch(host.machine, None, host.world, schedule, feed, 0, 1)
         host.check(status)
         if status == NEEDS_BLOCKS:
             replay.streams[int(now[STREAM])].load(feed)

@@ -259,6 +259,7 @@ class NestedFault(Exception):
     def __init__(self, gpa: int, protection: bool = False) -> None:
         super().__init__(f"nested fault at {gpa:#x}, protection {protection}")
         self.gpa, self.protection = gpa, protection
+        self.of_data = False  # it met the data's address, not a guest table's
 
 
 @dataclass(frozen=True)
@@ -331,8 +332,9 @@ class Machine:
 
         try:
             entry = self.walk(context, gva, kind, row)
-        except (PageFault, NestedFault):
+        except (PageFault, NestedFault) as fault:
             self.counters.add(row, "FAULT_WALK")
+            self.drop_after(fault, context, gva)
             raise
         if l1_entry:
             self.hit(row, l1_cache, l1_entry)
@@ -405,7 +407,11 @@ class Machine:
         self.set_bits(at, ACCESSED | DIRTY if kind % 3 == WRITE else ACCESSED, row)
         guest_size = level - 1
         gpa = base_of(word & FRAME, guest_size) + gva % bytes_of(guest_size)
-        data = self.nested(vm, gpa, kind % 3, row)
+        try:
+            data = self.nested(vm, gpa, kind % 3, row)
+        except NestedFault as fault:
+            fault.of_data = True
+            raise
         size = min(guest_size, data.size)
         return Entry(
             context,
@@ -482,6 +488,23 @@ class Machine:
 
     def gva_caches(self) -> list[Cache]:
         return [*self.l1[0], *self.l1[1], *self.l2, *self.walk_caches.values()]
+
+    def drop_after(
+        self, fault: PageFault | NestedFault, context: tuple[int, int], gva: int
+    ) -> None:
+        """A fault drops the entries that would translate its address, so that it cannot recur."""
+        if isinstance(fault, NestedFault):
+            if self.nested_tlb:
+                self.nested_tlb.drop(
+                    lambda entry: entry.tag == context[0]
+                    and entry.page == page_number(fault.gpa, entry.size)
+                )
+            if not fault.of_data:
+                return
+        for cache in self.gva_caches():
+            cache.drop(
+                lambda entry: entry.tag == context and entry.page == page_number(gva, entry.size)
+            )
 
     def flush(self, flush_nested: bool = False) -> None:
         for cache in self.gva_caches():
@@ -658,6 +681,7 @@ class VmSettings:
     start: tuple[int, int] = (0, 0)  # cycles, accesses
     processes: Sequence[ProcessSettings] = ()  # instead of a trace
     turn: tuple[int, str] = (1, "accesses")  # of a process, times its weight
+    pcid: bool = True  # False: a change of space drops all that the vm has
 
 
 @dataclass
@@ -721,6 +745,7 @@ class Replay:
         self.pools: dict[int, FramePool] = {}  # {vm: guest-physical frames}
         self.nested: dict[int, Tables] = {}  # {vm: nested tables}
         self.guest: dict[tuple[int, int], Tables] = {}  # {context: guest tables}
+        self.loaded: dict[int, int] = {}  # {vm: the space that its CR3 points to}
         self.pager_touched = 0  # nested faults of the pager's own stores, exits not yet taken
         self.machine = Machine(
             settings.geometry,
@@ -1024,6 +1049,12 @@ class Replay:
 
     def run_block(self, vm: int, process: Process) -> None:
         block = process.left.pop(0)
+        space = process.space + process.stride * block[0][0]
+        if self.loaded.get(vm, space) != space:
+            self.counters.add(vm, "CR3_LOAD")
+            if not self.vm[vm].pcid:
+                self.machine.purge(vm)
+        self.loaded[vm] = space
         for space, _, gva, kind in block:
             self.access(vm, process.space + process.stride * space, gva, kind)
         instructions = len(block)

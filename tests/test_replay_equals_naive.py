@@ -26,7 +26,7 @@ EVENT = {  # naive's names
     "dirty_walks": "DIRTY_WALK", "fault_walks": "FAULT_WALK",
     "guest_references": "GUEST_REFERENCE", "nested_references": "NESTED_REFERENCE",
     "nested_lookups": "NESTED_LOOKUP", "updates": "UPDATE", "guest_faults": "GUEST_FAULT",
-    "nested_faults": "NESTED_FAULT", "exits": "EXIT", "switches": "SWITCH", "accesses": "ACCESS",
+    "nested_faults": "NESTED_FAULT", "exits": "EXIT", "switches": "SWITCH", "cr3_loads": "CR3_LOAD", "accesses": "ACCESS",
 }  # fmt: skip
 SIZE = {"4k": 0, "2m": 1, "1g": 2}
 SIZES = st.sampled_from([("4k",), ("4k", "2m")])
@@ -214,6 +214,7 @@ def runs(draw, with_schedule=None):
             "guest_pages": draw(st.sampled_from(policies)),
             "nested_pages": draw(st.sampled_from(policies)),
             "fragmentation": fragmentation,
+            "pcid": draw(st.booleans()),
         }
         machine |= draw(scheduled(policies)) if with_schedule else {}
         return machine if "processes" in machine else machine | {"trace": name}
@@ -330,6 +331,7 @@ def naive_run(config, accesses, replay) -> dict[str, Any]:
                 start=both(vm.start),
                 processes=processes,
                 turn=(vm.turn.value, vm.turn.unit) if vm.turn else (1, "accesses"),
+                pcid=vm.pcid,
             )
         )
     interval = 0

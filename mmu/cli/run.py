@@ -95,6 +95,10 @@ def machine_options(command: Command) -> Command:
             "--no-nested-dirty", is_flag=True,
             help="Nested tables have no accessed and dirty bits (EPTP bit 6 clear).",
         ),
+        click.option(
+            "--no-pcid", is_flag=True,
+            help="A guest's change of address space drops its entries, for want of PCIDs.",
+        ),
         click.option("--root", metavar="TRACE", help="Trace of the root partition."),
         click.option(
             "--page-map", "page_maps", multiple=True, metavar="[VM=]FILE",
@@ -125,15 +129,19 @@ def compare(traces: tuple[str, ...], modes: tuple[str, ...], **given: Any) -> No
 @click.command()
 @click.argument("traces", nargs=-1, metavar="TRACES...")
 @click.option("--mode", type=MODE, help="As in compare.  [default: tagged]")
+@click.option(
+    "--check", is_flag=True,
+    help="Compare what TLBs and walk caches answer with an uncached walk; TRACES must be raw.",
+)  # fmt: skip
 @run_options
-def replay(traces: tuple[str, ...], mode: str | None, **given: Any) -> None:
+def replay(traces: tuple[str, ...], mode: str | None, check: bool, **given: Any) -> None:
     """Replay TRACES as virtual machines of one processor in one mode, with everything counted."""
     config, outputs = prepare(traces, mode, given)
     with progress_bar(given["quiet"]) as progress:
         from mmu.run import replay_config  # noqa: PLC0415  compiles
 
         give_memory_back()
-        result = replay_config(config, progress)
+        result = replay_config(config, progress, check)
     deliver(result, outputs, None if given["quiet"] else config)
 
 
@@ -205,6 +213,7 @@ def configure(traces: tuple[str, ...], mode: str | None, given: Mapping[str, Any
     names = (*options.VM_OPTIONS, *options.LIST_OPTIONS, *options.RUN_OPTIONS)
     asked: dict[str, Any] = {name: given.get(name) for name in names}
     asked["nested_dirty"] = False if given.get("no_nested_dirty") else None
+    asked["pcid"] = False if given.get("no_pcid") else None
     asked |= {"mode": mode, "root": root or None}
     settings, processor = given.get("settings", ()), given.get("processor")
     if given.get("schedule"):

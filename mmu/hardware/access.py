@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmu.hardware.bits import LEVEL_BITS, PAGE_NUMBER_BITS, PAGE_SHIFT, page_number
+from mmu.hardware.invalidate import drop_after_fault
 from mmu.hardware.machine import (
     DIRTY_WALKS,
     FAULT_GVA,
@@ -14,6 +15,7 @@ from mmu.hardware.machine import (
     L1_DATA_MISSES,
     L2_LOOKUPS,
     NESTED_REFERENCES,
+    NO_CONTEXT,
     SUPERVISOR,
     WALKS,
     Machine,
@@ -54,9 +56,13 @@ FETCH_KINDS = 1 << FETCH | 1 << FETCH + SUPERVISOR  # bit k is set if kind k is 
 def l2_lookup(
     machine: Machine, account: int, group: int, context: int, gva: int
 ) -> tuple[int, int, int]:
-    """Look a page up in an L2: its row, tag and frame words; row MISS if it is not there."""
+    """Look a page up in an L2: its row, tag and frame words; row MISS if it is not there.
+
+    Global translations are kept under a context of their own, whatever the PCID.
+    """
     tag, frame, rows = machine.tag, machine.frame, machine.rows
     machine.events[at(account), L2_LOOKUPS] += rows.begin[group] < rows.begin[group + 1]
+    shared = machine.global_context[at(context)]
     for row in range(rows.begin[at(group)], rows.begin[at(group + 1)]):
         size = rows.size[at(row)]
         page = page_number(gva, size)
@@ -65,6 +71,11 @@ def l2_lookup(
         if way >= 0:
             touch(tag, frame, start, way)
             return row, tag[at(start)], frame[at(start)]
+        if shared != NO_CONTEXT:
+            way = find(tag, start, rows.ways[at(row)], tag_key(shared, page, size), ~DENIED)
+            if way >= 0:
+                touch(tag, frame, start, way)
+                return row, tag[at(start)], frame[at(start)]
     return MISS, 0, 0
 
 
@@ -88,6 +99,7 @@ def miss(machine: Machine, account: int, context: int, gva: int, kind: int, stal
             machine.events[at(account), FAULT_WALKS] += 1
             machine.fault[FAULT_OUTCOME] = -word
             machine.fault[FAULT_GVA] = gva
+            drop_after_fault(machine, context, gva, word)
             return word
         made = events[GUEST_REFERENCES] + events[NESTED_REFERENCES] - before
         machine.references[at(account), at(made)] += 1
@@ -104,8 +116,9 @@ def miss(machine: Machine, account: int, context: int, gva: int, kind: int, stal
 
 @inlined
 def l1_lookup(machine: Machine, side: int, context: int, gva: int) -> int:
-    """Look a page up in an L1: its tag word, the most recent of its set from now on; or EMPTY."""
+    """Look a page up in an L1: its slot, the most recent of its set from now on; or MISS."""
     tag, frame, rows = machine.tag, machine.frame, machine.rows
+    shared = machine.global_context[at(context)]
     for row in range(rows.begin[at(side)], rows.begin[at(side + 1)]):
         size = rows.size[at(row)]
         page = page_number(gva, size)
@@ -113,8 +126,13 @@ def l1_lookup(machine: Machine, side: int, context: int, gva: int) -> int:
         way = find(tag, start, rows.ways[at(row)], tag_key(context, page, size), ~DENIED)
         if way >= 0:
             touch(tag, frame, start, way)
-            return tag[at(start)]
-    return EMPTY
+            return start
+        if shared != NO_CONTEXT:
+            way = find(tag, start, rows.ways[at(row)], tag_key(shared, page, size), ~DENIED)
+            if way >= 0:
+                touch(tag, frame, start, way)
+                return start
+    return MISS
 
 
 @inlined
@@ -189,6 +207,8 @@ def make_accesses(
     `machine.fault`; once that is mended, the access is to be made again.
     """
     of_context = context << CONTEXT_SHIFT
+    # Whether `make_hits` sees all that an access may hit: global translations have another context.
+    seen_all = machine.shape[WHOLE_L1] and machine.global_context[at(context)] == NO_CONTEXT
     i = start
     while True:
         i = make_hits(
@@ -201,10 +221,10 @@ def make_accesses(
             i = ~i
         gva = address[at(i)]
         kind: int = np.int64(kinds[at(i)])  # type: ignore[assignment]
-        if not machine.shape[WHOLE_L1] and not stale:
-            word = l1_lookup(machine, machine.side[at(kind)], context, gva)
-            stale = word != EMPTY
-            if not word >> kind & 1:
+        if not seen_all and not stale:
+            slot = l1_lookup(machine, machine.side[at(kind)], context, gva)
+            stale = slot != MISS
+            if stale and not machine.tag[at(slot)] >> kind & 1:
                 i += 1
                 continue
         if miss(machine, account, context, gva, kind, stale) < 0:

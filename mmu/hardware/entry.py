@@ -25,6 +25,7 @@ EPT_TABLE_RESERVED = 0xF << 3  # of an entry that points to a table: memory type
 # AMD keeps bit 8 of an entry that points to a table of level 2 or more zero (APM vol. 2, "PML4E"; KVM
 # checks it as reserved); Intel ignores it.
 TABLE_GLOBAL = 1 << 8
+GLOBAL_PAGE = 1 << 8  # of an x86-64 leaf: kept over a change of PCID, where CR4.PGE is set
 EPT_ACCESSED, EPT_DIRTY = 1 << 8, 1 << 9
 
 READ, WRITE, EXECUTE, USER = 1 << 0, 1 << 1, 1 << 2, 1 << 3

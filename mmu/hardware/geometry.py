@@ -16,6 +16,7 @@ from mmu.hardware.machine import (
     FETCH_SIDE,
     KINDS,
     MOST_REFERENCES,
+    NO_CONTEXT,
     STEP_FIELDS,
     SUPERVISOR,
     Machine,
@@ -152,6 +153,9 @@ def build_machine(
         root=np.zeros(contexts, np.int64),
         nested=np.full(contexts, -1, np.int64),
         vm=np.full(contexts, owners - 1, np.int64),
+        pcid=np.zeros(contexts, np.int64),
+        nested_tag=np.full(contexts, -1, np.int64),
+        global_context=np.full(contexts, NO_CONTEXT, np.int64),
         events=np.zeros((lps, accounts, len(EVENTS)), np.int64),
         hits=np.zeros((lps, accounts, len(rows.first)), np.int64),
         references=np.zeros((lps, accounts, MOST_REFERENCES), np.int64),
@@ -163,11 +167,18 @@ def build_machine(
     )
 
 
+def plain_view(machine: Machine) -> Machine:
+    """Return a processor's view of the same memory and contexts that caches and updates nothing."""
+    view = build_processor(machine.memory, machine.rules._replace(update=0))
+    shared = ("root", "nested", "vm", "pcid", "nested_tag", "global_context")
+    return view._replace(**{name: getattr(machine, name) for name in shared})
+
+
 def build_processor(memory: Words, rules: Rules) -> Machine:
     """Build one processor's view of a machine that caches nothing and knows one context."""
     absent = [Row(name, None, level, False) for level, name in enumerate(WALK_CACHES)]
     groups: list[list[Row]] = [[], [], [], [], [], absent]
     machine = build_machine(groups, 2, memory, rules, contexts=1)
-    machine.vm[0] = 0
+    machine.vm[0], machine.nested_tag[0] = 0, 0
     owned = ("tag", "frame", "events", "hits", "references", "evictions", "fault")
     return machine._replace(**{name: getattr(machine, name)[0] for name in owned})

@@ -30,12 +30,15 @@ EVENTS = (
     "nested_faults",
     "exits",
     "switches",
+    "cr3_loads",  # changes of a guest's address space
 )
 (
     ACCESSES, INSTRUCTIONS, DATA_ACCESSES, L1_DATA_MISSES, L1_FETCH_MISSES, L2_LOOKUPS, WALKS,
     DIRTY_WALKS, FAULT_WALKS, GUEST_REFERENCES, NESTED_REFERENCES, NESTED_LOOKUPS, UPDATES,
-    GUEST_FAULTS, NESTED_FAULTS, EXITS, SWITCHES,
-) = range(17)  # fmt: skip
+    GUEST_FAULTS, NESTED_FAULTS, EXITS, SWITCHES, CR3_LOADS,
+) = range(18)  # fmt: skip
+GLOBAL = -1  # in `Machine.pcid`: a context for global translations
+NO_CONTEXT = -1
 MOST_REFERENCES = 64  # longest walk is 35 (5-level guest in 5-level nested tables)
 
 # Fields of `Machine.fault`: how a walk ended, where, and why. GPA is the data's once the guest's leaf has
@@ -93,7 +96,10 @@ class Machine(NamedTuple):
     memory: Words  # [word] machine memory, 8 bytes a word
     root: Words  # [context] address of the guest's root table: guest-physical; machine if native
     nested: Words  # [context] machine address of the nested root table; -1: native
-    vm: Words  # [context] owner
+    vm: Words  # [context] owner, whose number is the VPID or ASID; VPID 0 is the hypervisor's
+    pcid: Words  # [context] GLOBAL where it holds the global translations of its VM
+    nested_tag: Words  # [context] tag of guest-physical entries: a number below CONTEXTS; -1: native
+    global_context: Words  # [context] where its global translations are kept; NO_CONTEXT: no CR4.PGE
     events: Words  # [lp, account, event]
     hits: Words  # [lp, account, row] look-ups answered; not kept for L1 rows
     references: Words  # [lp, account, count] completed walks by table reads made
@@ -110,6 +116,7 @@ def processor(machine: Machine, lp: int) -> Machine:
     return Machine(
         machine.tag[lp], machine.frame[lp], machine.rows, machine.shape, machine.side,
         machine.level2, machine.rules, machine.memory, machine.root, machine.nested, machine.vm,
+        machine.pcid, machine.nested_tag, machine.global_context,
         machine.events[lp], machine.hits[lp], machine.references[lp], machine.evictions[lp],
         machine.fault[lp], machine.trail, machine.steps, machine.marked,
     )  # fmt: skip

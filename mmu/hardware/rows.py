@@ -30,8 +30,10 @@ MISS = -1
 DENIED_BITS = 6
 DENIED = (1 << DENIED_BITS) - 1
 SIZE_SHIFT = 6
+SIZE_BITS = 3
 NUMBER_SHIFT = 8
 CONTEXT_SHIFT = 53
+PAGE_NUMBER_MASK = (1 << CONTEXT_SHIFT - NUMBER_SHIFT) - 1
 CONTEXTS = 1 << 10  # contexts 0..1023 keep tag words positive
 LINEAR = 63  # a fold that leaves the page number as it is
 
@@ -89,6 +91,18 @@ def touch(tag: Words, frame: Words, start: int, way: int) -> None:
     """Make an entry the most recently used of its set."""
     if way:
         shift_in(tag, frame, start, way, tag[at(start + way)], frame[at(start + way)])
+
+
+@inlined
+def remove(tag: Words, frame: Words, start: int, ways: int, key: int) -> None:
+    """Drop the entry of a set whose tag is `key`, if it is there; those behind it move up."""
+    way = find(tag, start, ways, key, ~DENIED)
+    if way < 0:
+        return
+    for slot in range(start + way, start + ways - 1):
+        tag[at(slot)] = tag[at(slot + 1)]
+        frame[at(slot)] = frame[at(slot + 1)]
+    tag[at(start + ways - 1)] = EMPTY
 
 
 @inlined

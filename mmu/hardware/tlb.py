@@ -2,11 +2,12 @@
 
 A frame word, beside each tag word:
 
-     51            12 7         6        5    4 3      0
-    | frame address  | splinter | dirty | size | rights |
+     51            12    9       8     7   6       5    4 3      0
+    | frame address  | global | guest | dirty | size | rights |
 
 A row without pages so large holds a piece of a page: its tag names the piece, its frame word the page.
-`splinter` marks an entry whose guest page is larger than itself; `dirty` is used by the nested TLB.
+`guest` is the size of the guest's own page: where it is larger than `size`, the entry is a splinter, and
+INVLPG must find them all. `dirty` is used by the nested TLB.
 """
 
 from mmu.hardware.bits import page_number
@@ -25,13 +26,26 @@ from mmu.jit import at, inlined
 FRAME_SIZE_SHIFT = 4
 FRAME_SIZE_MASK = 3
 FRAME_DIRTY = 1 << 6
-FRAME_SPLINTER = 1 << 7
+FRAME_GUEST_SHIFT = 7
+FRAME_GLOBAL = 1 << 9
 
 
 @inlined
 def frame_size(word: int) -> int:
     """Return the page size code of a frame word."""
     return word >> FRAME_SIZE_SHIFT & FRAME_SIZE_MASK
+
+
+@inlined
+def guest_size(word: int) -> int:
+    """Return the size code of the guest's page that a frame word is a translation of."""
+    return word >> FRAME_GUEST_SHIFT & FRAME_SIZE_MASK
+
+
+@inlined
+def home(machine: Machine, context: int, word: int) -> int:
+    """Return the context under which a translation is kept: a global one of all PCIDs, or its own."""
+    return machine.global_context[at(context)] if word & FRAME_GLOBAL else context
 
 
 @inlined
@@ -63,7 +77,7 @@ def fill_l1(
     size = rows.size[at(row)]
     page = page_number(gva, size)
     start, ways = set_start(rows, row, page), rows.ways[at(row)]
-    key = tag_key(context, page, size) | denied
+    key = tag_key(home(machine, context, word), page, size) | denied
     fill(machine.tag, machine.frame, start, ways, key, word, stale)
 
 
@@ -79,7 +93,7 @@ def fill_l2(
         return
     page = page_number(gva, size)
     start, ways = set_start(rows, row, page), rows.ways[at(row)]
-    key = tag_key(context, page, size) | denied
+    key = tag_key(home(machine, context, word), page, size) | denied
     lost = fill(machine.tag, machine.frame, start, ways, key, word, stale)
     if lost != EMPTY:
         hypervisor = machine.evictions.shape[0] - 1

@@ -26,6 +26,7 @@ from mmu.hardware.entry import (
     ADDRESS,
     DIRTY,
     EPT_CODE,
+    GLOBAL_PAGE,
     LARGE_LEAF,
     PRESENT,
     RIGHTS,
@@ -53,6 +54,7 @@ from mmu.hardware.machine import (
     STEP_USED,
     STEP_WORD,
     SUPERVISOR,
+    NO_CONTEXT,
     UPDATES,
     WRITE_ACCESS,
     Machine,
@@ -70,8 +72,9 @@ from mmu.hardware.rows import DENIED, NESTED, Words, fill, find, set_start, touc
 from mmu.hardware.rules import DENY_WRITE, guest_denied, malformed, nested_denied
 from mmu.hardware.tlb import (
     FRAME_DIRTY,
+    FRAME_GLOBAL,
+    FRAME_GUEST_SHIFT,
     FRAME_SIZE_SHIFT,
-    FRAME_SPLINTER,
     frame_size,
     row_for,
     tag_key,
@@ -132,7 +135,7 @@ def read_entry(machine: Machine, slot: int) -> int:
 
 
 @inlined
-def nested_hit(machine: Machine, account: int, vm: int, gpa: int, kind: int) -> tuple[int, bool]:
+def nested_hit(machine: Machine, account: int, tables: int, gpa: int, kind: int) -> tuple[int, bool]:
     """Look a guest-physical address up in the nested TLB.
 
     Returns the frame word of its page, or 0; and whether an entry that denies the access was found.
@@ -142,7 +145,7 @@ def nested_hit(machine: Machine, account: int, vm: int, gpa: int, kind: int) -> 
     for row in range(rows.begin[NESTED + 1] - 1, rows.begin[NESTED] - 1, -1):
         page = page_number(gpa, rows.size[at(row)])
         start = set_start(rows, row, page)
-        key = tag_key(vm, page, rows.size[at(row)])
+        key = tag_key(tables, page, rows.size[at(row)])
         way = find(tag, start, rows.ways[at(row)], key, ~DENIED)
         if way >= 0:
             touch(tag, frame, start, way)
@@ -154,7 +157,7 @@ def nested_hit(machine: Machine, account: int, vm: int, gpa: int, kind: int) -> 
 
 
 @inlined
-def fill_nested(machine: Machine, vm: int, gpa: int, word: int, stale: bool) -> None:
+def fill_nested(machine: Machine, tables: int, gpa: int, word: int, stale: bool) -> None:
     """Keep a nested translation in the nested TLB; one without pages so large keeps a piece."""
     rows = machine.rows
     row = row_for(rows, NESTED, frame_size(word))
@@ -164,7 +167,7 @@ def fill_nested(machine: Machine, vm: int, gpa: int, word: int, stale: bool) -> 
     page = page_number(gpa, size)
     start, ways = set_start(rows, row, page), rows.ways[at(row)]
     clean = 0 if word & FRAME_DIRTY else DENY_WRITE
-    key = tag_key(vm, page, size) | nested_denied(word & RIGHTS) | clean
+    key = tag_key(tables, page, size) | nested_denied(word & RIGHTS) | clean
     fill(machine.tag, machine.frame, start, ways, key, word, stale)
 
 
@@ -178,13 +181,15 @@ def nested_fault(machine: Machine, gpa: int, kinds: int, rights: int, error: int
 
 
 @inlined
-def nested_walk(machine: Machine, account: int, vm: int, root: int, gpa: int, kind: int) -> int:
+def nested_walk(
+    machine: Machine, account: int, tables: int, root: int, gpa: int, kind: int
+) -> int:
     """Translate a guest-physical address for an access of `kind`, one of the user's three.
 
     Returns the frame word of the nested page, or a negative outcome.
     """
     machine.events[at(account), NESTED_LOOKUPS] += 1
-    word, stale = nested_hit(machine, account, vm, gpa, kind)
+    word, stale = nested_hit(machine, account, tables, gpa, kind)
     if word:
         return word
     rules = machine.rules
@@ -222,7 +227,7 @@ def nested_walk(machine: Machine, account: int, vm: int, root: int, gpa: int, ki
     word = (entry & ADDRESS & ~frame_bits(size)) | size << FRAME_SIZE_SHIFT | rights
     if not rules.dirty or used & rules.dirty:
         word |= FRAME_DIRTY
-    fill_nested(machine, vm, gpa, word, stale)
+    fill_nested(machine, tables, gpa, word, stale)
     return word
 
 
@@ -256,16 +261,16 @@ def guest_entry(
 
 @inlined
 def effective(
-    rules: Rules, word: int, gpa: int, guest_size: int, rights: int, dirty: bool
+    rules: Rules, word: int, gpa: int, guest_size: int, rights: int, dirty: bool, shared: bool
 ) -> tuple[int, int]:
     """Return what a walk does: of a guest page at `gpa` that lies in the nested page of `word`."""
     size = min(guest_size, frame_size(word))
     base = (word & ADDRESS | gpa & frame_bits(frame_size(word))) & ~frame_bits(size)
-    splinter = FRAME_SPLINTER if guest_size > size else 0
+    base |= guest_size << FRAME_GUEST_SHIFT | (FRAME_GLOBAL if shared else 0)
     denied = guest_denied(rules, rights) | nested_denied(word & RIGHTS)
     if not (dirty and word & FRAME_DIRTY):
         denied |= DENY_WRITE
-    return base | splinter | size << FRAME_SIZE_SHIFT | rights & word & RIGHTS, denied
+    return base | size << FRAME_SIZE_SHIFT | rights & word & RIGHTS, denied
 
 
 @inlined
@@ -280,7 +285,7 @@ def walk(machine: Machine, account: int, context: int, gva: int, kind: int) -> t
     set one where nested tables keep no dirty bits is a nested access of its own, a write; a walk that
     began at a cached table which must not be written begins again at the root.
     """
-    root, vm, rules = machine.nested[at(context)], machine.vm[at(context)], machine.rules
+    root, tag, rules = machine.nested[at(context)], machine.nested_tag[at(context)], machine.rules
     level, table = cached_table(machine, account, context, gva, rules.levels)
     located = level < rules.levels
     rights, gpa, writable = RIGHTS, 0, table & TABLE_WRITABLE
@@ -294,7 +299,7 @@ def walk(machine: Machine, account: int, context: int, gva: int, kind: int) -> t
             word = gpa & ADDRESS | FRAME_DIRTY | RIGHTS | (level - 1) << FRAME_SIZE_SHIFT
             if root >= 0:
                 nested_kind = kind % SUPERVISOR if leaf else rules.table_kind
-                word = nested_walk(machine, account, vm, root, gpa, nested_kind)
+                word = nested_walk(machine, account, tag, root, gpa, nested_kind)
                 if word < 0:
                     machine.fault[FAULT_TABLE] = not leaf
                     return word, 0
@@ -332,7 +337,8 @@ def walk(machine: Machine, account: int, context: int, gva: int, kind: int) -> t
             level -= 1
             gpa = entry_word(entry & ADDRESS, gva, level) << WORD_SHIFT
     machine.fault[FAULT_SIZE] = frame_size(word)
-    return effective(rules, word, gpa, level - 1, rights, entry & DIRTY != 0)
+    shared = entry & GLOBAL_PAGE != 0 and machine.global_context[at(context)] != NO_CONTEXT
+    return effective(rules, word, gpa, level - 1, rights, entry & DIRTY != 0, shared)
 
 
 @kernel

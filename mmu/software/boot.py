@@ -11,6 +11,7 @@ from mmu.errors import InputError, MmuError, OutOfMemory
 from mmu.hardware.bits import LARGE_BYTES, LARGE_FRAMES, PAGE_BYTES
 from mmu.hardware.entry import PRESENT, WRITABLE, X86
 from mmu.hardware.geometry import build_machine, lazy_words, processor_rows
+from mmu.hardware.check import STALE_FIELDS
 from mmu.hardware.machine import (
     DIRTY_WALKS,
     EVENTS,
@@ -24,6 +25,7 @@ from mmu.hardware.machine import (
     NESTED_FAULTS,
     NESTED_LOOKUPS,
     NESTED_REFERENCES,
+    NO_CONTEXT,
     READ_ACCESS,
     SUPERVISOR,
     SWITCHES,
@@ -306,6 +308,9 @@ class Host:
             again=np.zeros(1, np.int64),
             again_kind=np.zeros(1, np.uint8),
             slices=np.zeros((0, SLICE_FIELDS), np.int64),
+            space=np.full((1, vms), NO_CONTEXT, np.int64),
+            pcid=np.array([vm is None or vm.pcid for vm in self.vms], np.int64),
+            stale=np.zeros(STALE_FIELDS, np.int64),
         )
 
     def _turn_unit(self, vm: int) -> int:
@@ -339,8 +344,12 @@ class Host:
                     f"{self.names[vm]}: found address space {space}, number {context} of this run; "
                     f"accepted: up to {CONTEXTS - 1} in all; replay fewer traces at once"
                 )
+            setting = self.vms[vm]
             self.machine.vm[context] = vm
+            if setting is None or setting.pcid:
+                self.machine.pcid[context] = sum(owner == vm for owner, _ in self.contexts)
             self.machine.nested[context] = self.world.nested_root[vm]
+            self.machine.nested_tag[context] = NO_CONTEXT if self.native else vm
             self.world.guest_policy[context] = POLICIES[guest_pages]
             self.contexts[key] = context
         return self.contexts[key]

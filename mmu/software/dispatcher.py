@@ -6,9 +6,11 @@ runs many blocks, since a call into compiled code costs about 5 us. Who runs nex
 """
 
 from mmu.hardware.access import make_accesses
-from mmu.hardware.invalidate import flush, purge
+from mmu.hardware.check import make_checked
+from mmu.hardware.invalidate import flush, load_cr3, purge
 from mmu.hardware.machine import (
     ACCESSES,
+    CR3_LOADS,
     DATA_ACCESSES,
     DATA_SIDE,
     EXITS,
@@ -20,6 +22,7 @@ from mmu.hardware.machine import (
     GUEST_FAULTS,
     INSTRUCTIONS,
     NESTED_FAULTS,
+    NO_CONTEXT,
     READ_ACCESS,
     SWITCHES,
     WRITE_ACCESS,
@@ -58,8 +61,9 @@ from mmu.software.turns import (
     next_to_run,
     slices_full,
 )
-from mmu.software.world import BROKEN, RUNAWAY, World
+from mmu.software.world import BROKEN, RUNAWAY, STALE, World
 
+Plain = Machine | None  # a processor's view that caches and updates nothing, to check against
 FIRST, ONE = constant(0), constant(1)
 MOST_DUE = 1 << 16  # exits at one block end: far more can only be without end
 # Why `dispatch` returns.
@@ -67,17 +71,25 @@ GOING, FINISHED, NEEDS_BLOCKS, WARMED, SLICES_FULL = 0, 1, 2, 3, 4
 
 
 @kernel
-def take_exit(machine: Machine, schedule: Schedule, vm: int) -> int:
+def take_exit(machine: Machine, plain: Plain, schedule: Schedule, vm: int) -> int:
     """Leave a virtual machine, run the hypervisor's handler, and enter it again."""
     account = schedule.footprint.shape[0] + vm
     machine.events[at(vm), EXITS] += 1
     if schedule.mode == FLUSH:
         flush(machine, schedule.flush_nested != 0)
     touched = schedule.footprint_kind.shape[0]
-    made = make_accesses(
-        machine, account, schedule.hypervisor, schedule.footprint[vm], schedule.footprint_kind,
-        FIRST, touched,
-    )  # fmt: skip
+    if plain is None:
+        made = make_accesses(
+            machine, account, schedule.hypervisor, schedule.footprint[vm], schedule.footprint_kind,
+            FIRST, touched,
+        )  # fmt: skip
+    else:
+        made = make_checked(
+            machine, plain, schedule.stale, account, schedule.hypervisor, schedule.footprint[vm],
+            schedule.footprint_kind, FIRST, touched,
+        )  # fmt: skip
+        if made < 0:
+            return STALE
     machine.events[at(account), ACCESSES] += touched
     for i in range(touched):
         machine.events[at(account), DATA_ACCESSES] += (
@@ -89,7 +101,9 @@ def take_exit(machine: Machine, schedule: Schedule, vm: int) -> int:
 
 
 @spliced
-def service(machine: Machine, world: World, schedule: Schedule, vm: int, context: int) -> int:
+def service(
+    machine: Machine, plain: Plain, world: World, schedule: Schedule, vm: int, context: int
+) -> int:
     """Mend the fault that the last access ended in; then take the exits that this caused.
 
     Returns the number of exits, or a negative status.
@@ -109,7 +123,7 @@ def service(machine: Machine, world: World, schedule: Schedule, vm: int, context
         return status
     exits = machine.events[at(vm), NESTED_FAULTS] - before
     for _ in range(exits):
-        status = take_exit(machine, schedule, vm)
+        status = take_exit(machine, plain, schedule, vm)
         if status < 0:
             return status
     return exits
@@ -136,8 +150,8 @@ def remake(
 
 @spliced
 def run_marked(
-    machine: Machine, world: World, schedule: Schedule, feed: Feed, vm: int, stream: int,
-    context: int, begin: int, record: int, end: int,
+    machine: Machine, plain: Plain, world: World, schedule: Schedule, feed: Feed, vm: int,
+    stream: int, context: int, begin: int, record: int, end: int,
 ) -> int:  # fmt: skip
     """Go on with a compact block after an exit; returns the first record that needs no more care."""
     address, kinds = feed.address[stream], feed.kind[stream]
@@ -147,7 +161,7 @@ def run_marked(
     while record < end:
         made = make_accesses(machine, vm, context, address, kinds, record, record + 1)
         if made == record:
-            exits = service(machine, world, schedule, vm, context)
+            exits = service(machine, plain, world, schedule, vm, context)
             if exits < 0:
                 return exits
             if exits:
@@ -178,8 +192,8 @@ def run_marked(
 
 @spliced
 def run_block(
-    machine: Machine, world: World, schedule: Schedule, feed: Feed, vm: int, stream: int,
-    context: int, begin: int, end: int,
+    machine: Machine, plain: Plain, world: World, schedule: Schedule, feed: Feed, vm: int,
+    stream: int, context: int, begin: int, end: int,
 ) -> int:  # fmt: skip
     """Make the accesses of records begin..end-1, one block; returns 0 or a negative status.
 
@@ -190,15 +204,22 @@ def run_block(
     address, kinds = feed.address[stream], feed.kind[stream]
     record = begin
     while True:
-        record = make_accesses(machine, vm, context, address, kinds, record, end)
+        if plain is None:
+            record = make_accesses(machine, vm, context, address, kinds, record, end)
+        else:
+            record = make_checked(
+                machine, plain, schedule.stale, vm, context, address, kinds, record, end
+            )
+            if record < 0:
+                return STALE
         if record == end:
             return 0
-        exits = service(machine, world, schedule, vm, context)
+        exits = service(machine, plain, world, schedule, vm, context)
         if exits < 0:
             return exits
         if exits and feed.compact[at(stream)]:
             record = run_marked(
-                machine, world, schedule, feed, vm, stream, context, begin, record, end
+                machine, plain, world, schedule, feed, vm, stream, context, begin, record, end
             )
             if record < 0:
                 return record
@@ -223,7 +244,9 @@ def settle(machine: Machine, schedule: Schedule, now: Words, charged: Words, vm:
 
 
 @spliced
-def timer_exits(machine: Machine, schedule: Schedule, now: Words, charged: Words, vm: int) -> int:
+def timer_exits(
+    machine: Machine, plain: Plain, schedule: Schedule, now: Words, charged: Words, vm: int
+) -> int:
     """Take the timer exits that are due; returns 0 or a negative status."""
     if not schedule.exit_interval or now[CLOCK] < now[NEXT_EXIT]:
         return 0
@@ -232,7 +255,7 @@ def timer_exits(machine: Machine, schedule: Schedule, now: Words, charged: Words
         return RUNAWAY
     now[NEXT_EXIT] += due * schedule.exit_interval
     for _ in range(due):
-        status = take_exit(machine, schedule, vm)
+        status = take_exit(machine, plain, schedule, vm)
         if status < 0:
             return status
     settle(machine, schedule, now, charged, vm)
@@ -264,12 +287,25 @@ def hand_over(
         begin_stint(schedule, feed, now, following)
 
 
+@spliced
+def change_space(machine: Machine, schedule: Schedule, lp: int, vm: int, context: int) -> None:
+    """Load CR3 with the root of a context, unless it is there."""
+    if schedule.space[at(lp), at(vm)] != context:
+        if schedule.space[at(lp), at(vm)] != NO_CONTEXT:
+            load_cr3(machine, context, schedule.pcid[at(vm)])
+            machine.events[at(vm), CR3_LOADS] += 1
+        schedule.space[at(lp), at(vm)] = context
+
+
 @kernel
 def dispatch(
-    machine: Machine, world: World, schedule: Schedule, feed: Feed, lp: int, blocks: int
-) -> int:
+    machine: Machine, plain: Plain, world: World, schedule: Schedule, feed: Feed, lp: int,
+    blocks: int,
+) -> int:  # fmt: skip
     """Run up to `blocks` blocks on a logical processor.
 
+    plain: None; or, to check each access, the view of this processor that caches nothing. Numba
+    compiles the two apart, so that a run without checks does not pay for them.
     Returns GOING after that many; FINISHED when every stream has ended; NEEDS_BLOCKS when the blocks
     in memory of the current stream are used up; WARMED once, at the end of the block that reaches the
     warm-up; SLICES_FULL when no other block end's slices can be recorded; or a negative status.
@@ -294,7 +330,8 @@ def dispatch(
             if status < 0:
                 return status
         before = measure(now, schedule.turn_unit[at(vm)])
-        status = run_block(here, world, schedule, feed, vm, stream, context, begin, end)
+        change_space(here, schedule, lp, vm, context)
+        status = run_block(here, plain, world, schedule, feed, vm, stream, context, begin, end)
         if status < 0:
             return status
         fed[BLOCK] += 1
@@ -306,7 +343,7 @@ def dispatch(
         now[DONE_ACCESSES] += feed.accesses[at(stream), at(block)]
         now[DONE_INSTRUCTIONS] += feed.instructions[at(stream), at(block)]
         settle(here, schedule, now, charged, vm)
-        status = timer_exits(here, schedule, now, charged, vm)
+        status = timer_exits(here, plain, schedule, now, charged, vm)
         if status < 0:
             return status
         warmed = not now[WARM] and now[DONE_ACCESSES] >= schedule.warm_up

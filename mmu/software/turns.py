@@ -83,6 +83,9 @@ class Schedule(NamedTuple):
     footprint: Words  # [vm, n] addresses that the hypervisor touches at an exit
     footprint_kind: Bytes  # [n]
     hypervisor: int  # its context
+    space: Words  # [lp, vm] context that the guest's CR3 points to; -1: none yet
+    pcid: Words  # [vm] 1: CR3 loads set bit 63 and drop nothing; 0: all spaces have PCID 0
+    stale: Words  # [field] of a stale translation: see hardware.check
     again: Words  # [1] address of a folded access that is made for real
     again_kind: Bytes  # [1]
     slices: Words  # [n, field] what is recorded of who ran when; n is 0: nothing

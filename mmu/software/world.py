@@ -30,6 +30,7 @@ SHORT_OWNER, SHORT_POOL, SHORT_SIZE = 0, 1, 2
 OUT_OF_MEMORY = -100
 OFF_LIMITS = -101  # the root partition touched what the hypervisor reserves
 BROKEN = -102  # a fault that no pager can mend
+STALE = -104  # checked mode met a translation that the tables do not give
 RUNAWAY = -103  # timer exits fall due faster than the processor can take them
 
 

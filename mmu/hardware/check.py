@@ -1,0 +1,64 @@
+"""Checked mode: whatever the caches answer is compared with what the tables say now.
+
+A translation that differs from an uncached walk is *stale*: somebody changed tables and did not
+invalidate. What an entry may keep is what the manuals allow (Intel SDM vol. 3, "Optional Invalidation",
+"Delayed Invalidation"): it may grant less than the tables, never more, and it may not be of another
+page size; and a page that the entry calls dirty must be dirty in the tables. An accessed bit that was cleared
+stays clear until the next walk.
+"""
+
+from mmu.hardware.access import Kinds, l1_lookup, make_accesses
+from mmu.hardware.entry import ADDRESS, RIGHTS
+from mmu.hardware.machine import Machine
+from mmu.hardware.rows import CONTEXT_SHIFT, DENIED, Words
+from mmu.hardware.tlb import FRAME_GLOBAL, FRAME_GUEST_SHIFT, FRAME_SIZE_MASK, FRAME_SIZE_SHIFT
+from mmu.hardware.walk import walk
+from mmu.jit import at, inlined, kernel
+
+# Fields of what is noted of a stale translation. The words are those of `tlb`; NOW is negative where the
+# tables do not translate: an outcome. DENIED_NOW is 0 then.
+(
+    STALE_INDEX, STALE_CONTEXT, STALE_GVA, STALE_KIND, STALE_WORD, STALE_DENIED, STALE_NOW,
+    STALE_DENIED_NOW, STALE_FIELDS,
+) = range(9)  # fmt: skip
+SAME = (
+    ADDRESS | FRAME_SIZE_MASK << FRAME_SIZE_SHIFT | FRAME_SIZE_MASK << FRAME_GUEST_SHIFT
+)  # what must be equal
+NOT_MORE = RIGHTS | FRAME_GLOBAL  # what an entry must not have beyond the tables
+
+
+@inlined
+def is_stale(word: int, denied: int, now: int, denied_now: int) -> bool:
+    """Tell whether an entry differs from a walk in a way that no lazy invalidation explains."""
+    if now < 0 or (word ^ now) & SAME or word & ~now & NOT_MORE:
+        return True
+    return denied_now & ~denied & DENIED != 0
+
+
+@kernel
+def make_checked(
+    machine: Machine, plain: Machine, stale: Words, account: int, context: int, address: Words,
+    kinds: Kinds, start: int, stop: int,
+) -> int:  # fmt: skip
+    """Make accesses as `access.make_accesses` does, and check each that succeeds.
+
+    plain: one processor's view of the same memory and contexts that caches and updates nothing; stale:
+    int64 [STALE_FIELDS]. Returns as `make_accesses`; or the complement of the index of an access that
+    met a stale translation, noted in `stale`.
+    """
+    for i in range(start, stop):
+        if make_accesses(machine, account, context, address, kinds, i, i + 1) == i:
+            return i
+        gva = address[at(i)]
+        kind: int = kinds[at(i)]
+        slot = l1_lookup(machine, machine.side[at(kind)], context, gva)
+        word, denied = machine.frame[at(slot)], machine.tag[at(slot)] & DENIED
+        plain.steps[1] = 0
+        now, denied_now = walk(plain, 0, context, gva, kind)
+        if is_stale(word, denied, now, denied_now):
+            stale[STALE_INDEX], stale[STALE_CONTEXT] = i, machine.tag[at(slot)] >> CONTEXT_SHIFT
+            stale[STALE_GVA], stale[STALE_KIND] = gva, kind
+            stale[STALE_WORD], stale[STALE_DENIED] = word, denied
+            stale[STALE_NOW], stale[STALE_DENIED_NOW] = now, denied_now
+            return ~i
+    return stop
