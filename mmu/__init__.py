@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmu.config import Costs, Processor, RunConfig, VmConfig
-    from mmu.errors import InputError, MmuError, OutOfMemory
+    from mmu.errors import InputError, MmuError, OutOfMemory, StaleTranslation
     from mmu.hardware.outcome import Outcome
     from mmu.memory import Memory
     from mmu.paging import Control, Ept, Npt
@@ -40,6 +40,7 @@ __all__ = [
     "Result",
     "RunConfig",
     "Slices",
+    "StaleTranslation",
     "Start",
     "Step",
     "Translation",
@@ -57,7 +58,7 @@ __all__ = [
 
 _HOMES = {
     "mmu.config": ("Costs", "Processor", "RunConfig", "VmConfig"),
-    "mmu.errors": ("InputError", "MmuError", "OutOfMemory"),
+    "mmu.errors": ("InputError", "MmuError", "OutOfMemory", "StaleTranslation"),
     "mmu.hardware.outcome": ("Outcome",),
     "mmu.memory": ("Memory",),
     "mmu.paging": ("Control", "Ept", "Npt"),

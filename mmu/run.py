@@ -24,7 +24,6 @@ from mmu.result import IDLE, Comparison, Result
 from mmu.software.boot import HYPERVISOR_CONTEXT, Host
 from mmu.software.dispatcher import FINISHED, GOING, NEEDS_BLOCKS, WARMED, dispatch
 from mmu.software.placement import PageMapLike
-from mmu.software.turns import BLOCK as BLOCK_NUMBER
 from mmu.software.turns import (
     AT_ACCESSES,
     CLOCK,
@@ -36,6 +35,7 @@ from mmu.software.turns import (
     WARM,
     WARM_CLOCK,
 )
+from mmu.software.turns import BLOCK as BLOCK_NUMBER
 from mmu.software.world import MAPPED, PAGE_MAP_4K, STALE
 from mmu.stale import stale_translation
 from mmu.trace.kinds import BLOCK
@@ -135,9 +135,9 @@ class Replay:
         """Refuse to check traces that do not have every address."""
         for number, stream in self.streams.items():
             if stream.trace.compact:
-                trace = self.host.streams[number].process.trace
+                _, process = self.host.streams[number]
                 raise InputError(
-                    f"--check: found {trace!r}, a compact trace, which has no address for each "
+                    f"--check: found {process.trace!r}, a compact trace, which has no address for each "
                     "access; accepted: raw traces, as 'mmu trace import' or 'record' writes without "
                     "--compact"
                 )

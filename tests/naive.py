@@ -496,8 +496,9 @@ class Machine:
         if isinstance(fault, NestedFault):
             if self.nested_tlb:
                 self.nested_tlb.drop(
-                    lambda entry: entry.tag == context[0]
-                    and entry.page == page_number(fault.gpa, entry.size)
+                    lambda entry: (
+                        entry.tag == context[0] and entry.page == page_number(fault.gpa, entry.size)
+                    )
                 )
             if not fault.of_data:
                 return

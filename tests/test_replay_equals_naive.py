@@ -26,7 +26,8 @@ EVENT = {  # naive's names
     "dirty_walks": "DIRTY_WALK", "fault_walks": "FAULT_WALK",
     "guest_references": "GUEST_REFERENCE", "nested_references": "NESTED_REFERENCE",
     "nested_lookups": "NESTED_LOOKUP", "updates": "UPDATE", "guest_faults": "GUEST_FAULT",
-    "nested_faults": "NESTED_FAULT", "exits": "EXIT", "switches": "SWITCH", "cr3_loads": "CR3_LOAD", "accesses": "ACCESS",
+    "nested_faults": "NESTED_FAULT", "exits": "EXIT", "switches": "SWITCH",
+    "cr3_loads": "CR3_LOAD", "accesses": "ACCESS",
 }  # fmt: skip
 SIZE = {"4k": 0, "2m": 1, "1g": 2}
 SIZES = st.sampled_from([("4k",), ("4k", "2m")])

@@ -304,7 +304,9 @@ def test_the_loop_returns_before_a_slice_would_be_lost(room):
         stream.load(replay.feed)
     found, status = [], SLICES_FULL
     while status != FINISHED:
-        status = dispatch(replay.host.machine, None, replay.host.world, schedule, replay.feed, 0, 1 << 40)
+        status = dispatch(
+            replay.host.machine, None, replay.host.world, schedule, replay.feed, 0, 1 << 40
+        )
         assert status in (SLICES_FULL, FINISHED)
         found += slices[: replay.now[SLICES]].tolist()
         replay.now[SLICES] = 0

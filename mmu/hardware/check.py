@@ -1,10 +1,10 @@
 """Checked mode: whatever the caches answer is compared with what the tables say now.
 
 A translation that differs from an uncached walk is *stale*: somebody changed tables and did not
-invalidate. What an entry may keep is what the manuals allow (Intel SDM vol. 3, "Optional Invalidation",
-"Delayed Invalidation"): it may grant less than the tables, never more, and it may not be of another
-page size; and a page that the entry calls dirty must be dirty in the tables. An accessed bit that was cleared
-stays clear until the next walk.
+invalidate. What an entry may keep is what the manuals allow (Intel SDM vol. 3, "Optional
+Invalidation" and "Delayed Invalidation"): it may grant less than the tables, never more, and it may not
+be of another page size; and a page that the entry calls dirty must be dirty in the tables. An accessed
+bit that was cleared stays clear until the next walk.
 """
 
 from mmu.hardware.access import Kinds, l1_lookup, make_accesses

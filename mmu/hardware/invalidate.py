@@ -12,8 +12,8 @@ number. Global translations of a VM are kept under a context whose PCID is GLOBA
 accesses look into. VPID 0 is the hypervisor's.
 
 Sources: Intel SDM vol. 3, "Operations that Invalidate TLBs and Paging-Structure Caches" and
-"Operations that Invalidate Cached Mappings"; vol. 2, INVPCID; AMD64 APM vol. 2, "TLB Flush" (TLB_CONTROL),
-vol. 3, INVLPGA.
+"Operations that Invalidate Cached Mappings"; vol. 2, INVPCID; AMD64 APM vol. 2, "TLB Flush"
+(TLB_CONTROL), vol. 3, INVLPGA.
 """
 
 from mmu.hardware.bits import LEVEL_BITS, SMALL, page_number

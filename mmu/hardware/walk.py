@@ -47,6 +47,7 @@ from mmu.hardware.machine import (
     GUEST_REFERENCES,
     NESTED_LOOKUPS,
     NESTED_REFERENCES,
+    NO_CONTEXT,
     READ_ACCESS,
     STEP_ENTRY,
     STEP_LEVEL,
@@ -54,7 +55,6 @@ from mmu.hardware.machine import (
     STEP_USED,
     STEP_WORD,
     SUPERVISOR,
-    NO_CONTEXT,
     UPDATES,
     WRITE_ACCESS,
     Machine,
@@ -135,7 +135,9 @@ def read_entry(machine: Machine, slot: int) -> int:
 
 
 @inlined
-def nested_hit(machine: Machine, account: int, tables: int, gpa: int, kind: int) -> tuple[int, bool]:
+def nested_hit(
+    machine: Machine, account: int, tables: int, gpa: int, kind: int
+) -> tuple[int, bool]:
     """Look a guest-physical address up in the nested TLB.
 
     Returns the frame word of its page, or 0; and whether an entry that denies the access was found.
@@ -181,9 +183,7 @@ def nested_fault(machine: Machine, gpa: int, kinds: int, rights: int, error: int
 
 
 @inlined
-def nested_walk(
-    machine: Machine, account: int, tables: int, root: int, gpa: int, kind: int
-) -> int:
+def nested_walk(machine: Machine, account: int, tables: int, root: int, gpa: int, kind: int) -> int:
     """Translate a guest-physical address for an access of `kind`, one of the user's three.
 
     Returns the frame word of the nested page, or a negative outcome.
@@ -261,14 +261,17 @@ def guest_entry(
 
 @inlined
 def effective(
-    rules: Rules, word: int, gpa: int, guest_size: int, rights: int, dirty: bool, shared: bool
+    rules: Rules, word: int, gpa: int, guest_size: int, rights: int, entry: int, pge: bool
 ) -> tuple[int, int]:
-    """Return what a walk does: of a guest page at `gpa` that lies in the nested page of `word`."""
+    """Return what a walk does: of the guest page of `entry` at `gpa`, in the nested page of `word`.
+
+    `pge`: CR4.PGE is set, and a page can be global.
+    """
     size = min(guest_size, frame_size(word))
     base = (word & ADDRESS | gpa & frame_bits(frame_size(word))) & ~frame_bits(size)
-    base |= guest_size << FRAME_GUEST_SHIFT | (FRAME_GLOBAL if shared else 0)
+    base |= guest_size << FRAME_GUEST_SHIFT | (FRAME_GLOBAL if pge and entry & GLOBAL_PAGE else 0)
     denied = guest_denied(rules, rights) | nested_denied(word & RIGHTS)
-    if not (dirty and word & FRAME_DIRTY):
+    if not (entry & DIRTY and word & FRAME_DIRTY):
         denied |= DENY_WRITE
     return base | size << FRAME_SIZE_SHIFT | rights & word & RIGHTS, denied
 
@@ -337,8 +340,9 @@ def walk(machine: Machine, account: int, context: int, gva: int, kind: int) -> t
             level -= 1
             gpa = entry_word(entry & ADDRESS, gva, level) << WORD_SHIFT
     machine.fault[FAULT_SIZE] = frame_size(word)
-    shared = entry & GLOBAL_PAGE != 0 and machine.global_context[at(context)] != NO_CONTEXT
-    return effective(rules, word, gpa, level - 1, rights, entry & DIRTY != 0, shared)
+    return effective(
+        rules, word, gpa, level - 1, rights, entry, machine.global_context[at(context)] != NO_CONTEXT
+    )  # fmt: skip
 
 
 @kernel

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from mmu.config import RunConfig, VmConfig
 from mmu.errors import InputError, MmuError, OutOfMemory
 from mmu.hardware.bits import LARGE_BYTES, LARGE_FRAMES, PAGE_BYTES
+from mmu.hardware.check import STALE_FIELDS
 from mmu.hardware.entry import PRESENT, WRITABLE, X86
 from mmu.hardware.geometry import build_machine, lazy_words, processor_rows
-from mmu.hardware.check import STALE_FIELDS
 from mmu.hardware.machine import (
     DIRTY_WALKS,
     EVENTS,
