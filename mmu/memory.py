@@ -31,6 +31,11 @@ class Memory:
     base: int
     writable: bool
 
+    @property
+    def extents(self) -> Words:
+        """Where the words stand in the machine's address space: see `mmu.hardware.memory`."""
+        return np.array([[self.base // WORD_BYTES, len(self.words), 0]], np.int64)
+
     @classmethod
     def from_words(cls, words: NDArray[Any], base: int = 0) -> "Memory":
         """Take an array of table words.

@@ -142,8 +142,8 @@ def machine_over(
     memory: Memory, cr3: int, nested: Ept | Npt | None, control: Control, update: bool
 ) -> Machine:
     """Return a machine that caches nothing, over a user's memory."""
-    rules = control.rules(nested)._replace(origin=memory.base // WORD_BYTES, update=int(update))
-    machine = build_processor(memory.words, rules)
+    rules = control.rules(nested)._replace(update=int(update))
+    machine = build_processor(memory.words, memory.extents, rules)
     machine.root[0] = cr3 & ADDRESS
     machine.nested[0] = nested.root if nested else -1
     return machine
@@ -290,7 +290,7 @@ def translate(
     violated = outcome == Outcome.NESTED_VIOLATION
     ept, npt = isinstance(nested, Ept) and violated, isinstance(nested, Npt) and violated
     trail = machine.trail[: machine.steps[0]]
-    places = [memory.base + int(word) * WORD_BYTES for word in trail[:, STEP_WORD]]
+    places = [int(word) * WORD_BYTES for word in trail[:, STEP_WORD]]
     updates: dict[int, int] = {}
     for place, step in zip(places, trail, strict=True):
         if step[STEP_USED] != step[STEP_ENTRY]:

@@ -120,6 +120,7 @@ def build_machine(
     *,
     contexts: int = CONTEXTS,
     lps: int = 1,
+    extents: Words | None = None,
 ) -> Machine:
     """Build a machine with nothing cached, mapped or counted.
 
@@ -137,6 +138,9 @@ def build_machine(
         Address spaces, the hypervisor's included.
     lps : int
         Logical processors.
+    extents : ndarray of int64 [n, EXTENT_FIELDS], optional
+        Where the words of `memory` stand, at least one: sorted, disjoint, and none of them outside
+        `memory`. By default they stand at address 0.
     """
     rows, slots = lay_out(groups)
     accounts = 2 * (owners - 1)
@@ -150,6 +154,7 @@ def build_machine(
         level2=np.array([L2_DATA, L2_DATA], np.int64),
         rules=rules,
         memory=memory,
+        extents=extents,
         root=np.zeros(contexts, np.int64),
         nested=np.full(contexts, -1, np.int64),
         vm=np.full(contexts, owners - 1, np.int64),
@@ -169,16 +174,16 @@ def build_machine(
 
 def plain_view(machine: Machine) -> Machine:
     """Return a processor's view of the same memory and contexts that caches and updates nothing."""
-    view = build_processor(machine.memory, machine.rules._replace(update=0))
+    view = build_processor(machine.memory, machine.extents, machine.rules._replace(update=0))
     shared = ("root", "nested", "vm", "pcid", "nested_tag", "global_context")
     return view._replace(**{name: getattr(machine, name) for name in shared})
 
 
-def build_processor(memory: Words, rules: Rules) -> Machine:
+def build_processor(memory: Words, extents: Words | None, rules: Rules) -> Machine:
     """Build one processor's view of a machine that caches nothing and knows one context."""
     absent = [Row(name, None, level, False) for level, name in enumerate(WALK_CACHES)]
     groups: list[list[Row]] = [[], [], [], [], [], absent]
-    machine = build_machine(groups, 2, memory, rules, contexts=1)
+    machine = build_machine(groups, 2, memory, rules, contexts=1, extents=extents)
     machine.vm[0], machine.nested_tag[0] = 0, 0
     owned = ("tag", "frame", "events", "hits", "references", "evictions", "fault")
     return machine._replace(**{name: getattr(machine, name)[0] for name in owned})

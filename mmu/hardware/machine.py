@@ -75,7 +75,6 @@ class Rules(NamedTuple):
     accessed: int  # mask; 0: the processor sets no accessed bit in nested entries
     dirty: int  # mask; 0: as above
     table_kind: int  # kind of nested access that reading a guest entry is
-    origin: int  # memory's first word is the machine's word number `origin`
     update: int  # 0: accessed and dirty bits are worked out, but not written
 
 
@@ -93,7 +92,8 @@ class Machine(NamedTuple):
     side: Words  # [kind]
     level2: Words  # [side] group of the L2 that backs a side
     rules: Rules
-    memory: Words  # [word] machine memory, 8 bytes a word
+    memory: Words  # [index] machine memory, 8 bytes a word
+    extents: Words | None  # [extent, field] where that memory stands: see memory.py; None: at 0
     root: Words  # [context] address of the guest's root table: guest-physical; machine if native
     nested: Words  # [context] machine address of the nested root table; -1: native
     vm: Words  # [context] owner, whose number is the VPID or ASID; VPID 0 is the hypervisor's
@@ -111,7 +111,9 @@ class Machine(NamedTuple):
     fault: Words  # [lp, field] how the last walk that did not complete ended
     trail: Words  # [step, field] what the last walk read, where anybody wants to know
     steps: Words  # [2] table reads noted in `trail`; entries noted in `marked`
-    marked: Words  # [n, 2] entries whose new bits are not written: word index, entry as it would be
+    marked: (
+        Words  # [n, 2] entries whose new bits are not written: memory index, entry as it would be
+    )
 
 
 @inlined
@@ -119,8 +121,8 @@ def processor(machine: Machine, lp: int) -> Machine:
     """Return the machine as one logical processor sees it: arrays lose their `lp` axis."""
     return Machine(
         machine.tag[lp], machine.frame[lp], machine.rows, machine.shape, machine.side,
-        machine.level2, machine.rules, machine.memory, machine.root, machine.nested, machine.vm,
-        machine.pcid, machine.nested_tag, machine.global_context,
+        machine.level2, machine.rules, machine.memory, machine.extents, machine.root,
+        machine.nested, machine.vm, machine.pcid, machine.nested_tag, machine.global_context,
         machine.events[lp], machine.hits[lp], machine.references[lp], machine.evictions[lp],
         machine.fault[lp], machine.trail, machine.steps, machine.marked,
     )  # fmt: skip

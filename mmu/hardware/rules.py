@@ -65,7 +65,7 @@ def x86_rules(
         read_only=DENY_WRITE if wp else DENY_WRITE & DENY_USER,
         user_page=user_page << SUPERVISOR,
         nested_code=0, nested_levels=0, nested_largest=0, nested_reserved=0, table_reserved=0,
-        execute_only=0, present=0, accessed=0, dirty=0, table_kind=0, origin=0, update=1,
+        execute_only=0, present=0, accessed=0, dirty=0, table_kind=0, update=1,
     )  # fmt: skip
     return with_ept(rules, maxphyaddr=maxphyaddr)
 

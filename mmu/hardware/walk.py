@@ -60,7 +60,7 @@ from mmu.hardware.machine import (
     Machine,
     Rules,
 )
-from mmu.hardware.memory import inside, load, store
+from mmu.hardware.memory import ZERO, load, locate, store
 from mmu.hardware.outcome import (
     NESTED_MISCONFIGURATION,
     NESTED_VIOLATION,
@@ -94,14 +94,14 @@ GUEST_STEP, NESTED_STEP = constant(0), constant(1)
 
 
 @inlined
-def note(machine: Machine, nested: int, level: int, slot: int, entry: int) -> None:
+def note(machine: Machine, nested: int, level: int, number: int, entry: int) -> None:
     """Note a table read in the trail, if there is one and it has room."""
     if machine.trail.shape[0] > 0 and machine.steps[0] < machine.trail.shape[0]:
         step = machine.steps[0]
         machine.steps[0] = step + 1
         machine.trail[at(step), STEP_NESTED] = nested
         machine.trail[at(step), STEP_LEVEL] = level
-        machine.trail[at(step), STEP_WORD] = slot
+        machine.trail[at(step), STEP_WORD] = number
         machine.trail[at(step), STEP_ENTRY] = entry
         machine.trail[at(step), STEP_USED] = entry
 
@@ -123,7 +123,7 @@ def mark_used(machine: Machine, account: int, slot: int, entry: int, used: int) 
 
 @inlined
 def read_entry(machine: Machine, slot: int) -> int:
-    """Read the entry at a word of memory, with the bits that this walk has set in it, written or not.
+    """Read the entry at an index of memory, with the bits that this walk has set in it, written or not.
 
     A recursive table is met twice in one walk, and as guest and nested entry may mean another thing.
     """
@@ -198,12 +198,18 @@ def nested_walk(machine: Machine, account: int, tables: int, root: int, gpa: int
         nested_fault(machine, gpa, 1 << kind, 0, 0)
         return NESTED_VIOLATION
     while True:
-        slot = entry_word(table, gpa, level) - rules.origin
-        if not inside(machine.memory, slot):
-            return NO_MEMORY
+        number = entry_word(table, gpa, level)
+        slot = locate(machine.memory, machine.extents, number)
+        if slot < 0:
+            if slot != ZERO:
+                return NO_MEMORY
+            machine.events[at(account), NESTED_REFERENCES] += 1
+            note(machine, NESTED_STEP, level, number, 0)
+            nested_fault(machine, gpa, 1 << kind, 0, 0)
+            return NESTED_VIOLATION
         entry = read_entry(machine, slot)
         machine.events[at(account), NESTED_REFERENCES] += 1
-        note(machine, NESTED_STEP, level, slot, entry)
+        note(machine, NESTED_STEP, level, number, entry)
         if not entry & rules.present:
             nested_fault(machine, gpa, 1 << kind, 0, 0)
             return NESTED_VIOLATION
@@ -233,18 +239,24 @@ def nested_walk(machine: Machine, account: int, tables: int, root: int, gpa: int
 
 @inlined
 def guest_entry(
-    machine: Machine, account: int, slot: int, level: int, kind: int, rights: int
-) -> tuple[int, int, bool]:
-    """Read the guest entry at word `slot` and judge it, below entries that grant `rights`.
+    machine: Machine, account: int, number: int, level: int, kind: int, rights: int
+) -> tuple[int, int, int, bool]:
+    """Read the guest entry that is word `number`, and judge it below entries that grant `rights`.
 
-    Returns 0 or a negative outcome, the entry, and whether it maps a page.
+    Returns 0 or a negative outcome, its index in memory, the entry, and whether it maps a page.
     """
     rules = machine.rules
-    if not inside(machine.memory, slot):
-        return NO_MEMORY, 0, False
+    slot = locate(machine.memory, machine.extents, number)
+    if slot < 0:
+        if slot != ZERO:
+            return NO_MEMORY, slot, 0, False
+        machine.events[at(account), GUEST_REFERENCES] += 1
+        note(machine, GUEST_STEP, level, number, 0)
+        machine.fault[FAULT_ERROR] = 0
+        return PAGE_FAULT, slot, 0, False
     entry = read_entry(machine, slot)
     machine.events[at(account), GUEST_REFERENCES] += 1
-    note(machine, GUEST_STEP, level, slot, entry)
+    note(machine, GUEST_STEP, level, number, entry)
     leaf = level == 1 or (entry & LARGE_LEAF != 0 and level <= rules.largest)
     error = -1
     if not entry & PRESENT:
@@ -255,8 +267,8 @@ def guest_entry(
         error = ERROR_PRESENT
     if error >= 0:
         machine.fault[FAULT_ERROR] = error
-        return PAGE_FAULT, entry, leaf
-    return 0, entry, leaf
+        return PAGE_FAULT, slot, entry, leaf
+    return 0, slot, entry, leaf
 
 
 @inlined
@@ -312,8 +324,8 @@ def walk(machine: Machine, account: int, context: int, gva: int, kind: int) -> t
             writable = TABLE_WRITABLE if word & WRITE else 0
             if level < LEVELS:
                 cache_table(machine, context, gva, level, table & ADDRESS | rights | writable)
-        slot = entry_word(table, gva, level) - rules.origin
-        status, entry, leaf = guest_entry(machine, account, slot, level, kind, rights)
+        number = entry_word(table, gva, level)
+        status, slot, entry, leaf = guest_entry(machine, account, number, level, kind, rights)
         if status < 0:
             return status, 0
         rights &= rights_of(entry, X86_CODE)
