@@ -155,7 +155,8 @@ def check_arguments(
     """Refuse what no translation can be made of."""
     if not isinstance(memory, Memory):
         raise InputError(
-            f"memory: found {type(memory).__name__}; accepted: Memory.from_words(words)"
+            f"memory: found {type(memory).__name__}; accepted: Memory.from_words(words), "
+            "Memory.from_pages(addresses, pages), Memory.open(path)"
         )
     if nested is not None and not isinstance(nested, Ept | Npt):
         found = type(nested).__name__
