@@ -15,7 +15,7 @@ from mmu.errors import InputError
 from mmu.image.segments import HIGHEST, MOST_SEGMENTS, Segment
 
 MAGIC = b"\x7fELF"
-CLASS_64, LITTLE_ENDIAN, VERSION = 2, 1, 1  # e_ident[4:7]
+CLASS_64, LITTLE_ENDIAN, VERSION = 2, 1, 1  # e_ident[4:7]; VirtualBox writes version 0
 CORE, X86_64 = 4, 62  # e_type, e_machine
 LOAD, NOTE = 1, 4  # p_type
 MANY = 0xFFFF  # PN_XNUM in e_phnum: the number is in sh_info of the first section
@@ -49,7 +49,7 @@ def segments(descriptor: int, size: int) -> list[Segment]:
     found = {
         ident[4] != CLASS_64: f"a 32-bit ELF file (class {ident[4]})",
         ident[5] != LITTLE_ENDIAN: f"a big-endian ELF file (data {ident[5]})",
-        ident[6] != VERSION: f"an ELF file of version {ident[6]}",
+        ident[6] not in (0, VERSION): f"an ELF file of version {ident[6]}",
     }
     if True in found:
         raise InputError(f"found {found[True]}; accepted: {ACCEPTED}")
@@ -64,6 +64,11 @@ def segments(descriptor: int, size: int) -> list[Segment]:
     number = int(header["phnum"])
     if number == MANY:
         place = int(header["shoff"])
+        if place == 0:
+            raise InputError(
+                f"found {MANY:#x} program headers, which means more than that, and no section header "
+                "with their number; the file is damaged"
+            )
         number = int(
             read(descriptor, size, SECTION, place, 1, "the first section header")["info"][0]
         )

@@ -35,11 +35,14 @@ def write_elf(path: str | os.PathLike[str], addresses: NDArray[Any], pages: NDAr
     order = np.argsort(np.asarray(addresses), kind="stable")
     content = words.reshape(-1, ENTRIES)[order]
     _, extents = pages_extents(np.asarray(addresses)[order], content)
-    write_whole(os.fspath(path), _headers(extents) + content.astype("<i8").tobytes())
+    write_whole(os.fspath(path), program_headers(extents) + content.astype("<i8").tobytes())
 
 
-def _headers(extents: NDArray[np.int64]) -> bytes:
-    """Return all that precedes memory, padded to a whole page."""
+def program_headers(extents: NDArray[np.int64]) -> bytes:
+    """Return all that precedes memory in a core, padded to a whole page.
+
+    extents: int64 [n, EXTENT_FIELDS], of words that follow in that order.
+    """
     many = len(extents) >= elf.MANY
     header = np.zeros(1, elf.HEADER)
     header["ident"] = elf.MAGIC + bytes([elf.CLASS_64, elf.LITTLE_ENDIAN, elf.VERSION])
