@@ -154,6 +154,17 @@ def test_a_core_written_from_page_tables_names_the_same_memory_many_times(tmp_pa
     assert translate(memory, 0, cr3=1 << 40).outcome == Outcome.NO_MEMORY  # a filter left it out
 
 
+def test_segments_that_overlap_in_part_are_one_if_the_file_has_their_memory_once(tmp_path):
+    at = 64 + 56 * 3
+    content = bytes(4 * PAGE)
+    programs = [load(PAGE, at + PAGE, 3 * PAGE), load(0, at, 2 * PAGE), load(0, at, PAGE)]
+    memory = opened(tmp_path, header(3) + b"".join(programs) + content)
+    assert memory.extents.tolist() == [[0, 2048, at // 8]]
+    programs[1] = load(0, at + 8, 2 * PAGE)
+    with pytest.raises(InputError, match="overlap"):
+        opened(tmp_path, header(3) + b"".join(programs) + content, "other")
+
+
 def test_the_version_that_virtualbox_writes_is_taken(tmp_path):
     assert opened(tmp_path, elf([(PAGE, WORDS, PAGE)], version=0)).base == PAGE
 
