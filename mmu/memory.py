@@ -117,7 +117,8 @@ class Memory:
 
         The file is mapped, so that an image of many gigabytes opens at once and only pages that are
         touched are read. It is never written: accessed and dirty bits go to a private copy of the page,
-        which this `Memory` sees and no other. The file must keep its length as long as this is in use.
+        which this `Memory` sees and no other. The file must not get shorter as
+        long as this is in use: to read what is gone ends the process.
 
         Parameters
         ----------
