@@ -38,7 +38,7 @@ class Engine(types.ModuleType):
         super().__init__("mmu.run")
         self.config = self.modes = self.error = None
 
-    def replay_config(self, config, progress=None):
+    def replay_config(self, config, progress=None, check=False):
         self.config = config
         for done in (1, 2):
             if progress:

@@ -185,5 +185,10 @@ def build_processor(memory: Words, extents: Words | None, rules: Rules) -> Machi
     groups: list[list[Row]] = [[], [], [], [], [], absent]
     machine = build_machine(groups, 2, memory, rules, contexts=1, extents=extents)
     machine.vm[0], machine.nested_tag[0] = 0, 0
+    return view_of(machine)
+
+
+def view_of(machine: Machine, lp: int = 0) -> Machine:
+    """Return what `machine.processor` returns to kernels: one processor's view, of the same arrays."""
     owned = ("tag", "frame", "events", "hits", "references", "evictions", "fault")
-    return machine._replace(**{name: getattr(machine, name)[0] for name in owned})
+    return machine._replace(**{name: getattr(machine, name)[lp] for name in owned})

@@ -93,7 +93,7 @@ def in_scope(machine: Machine, context: int, vm: int, pcid: int, tables: int, ke
 def of_page(rows: Rows, row: int, word: int, frame: int, gva: int) -> bool:
     """Tell whether a TLB entry translates the guest's page that holds `gva`: splinters and pieces do."""
     size = word >> SIZE_SHIFT & SIZE_BITS
-    page = (word >> NUMBER_SHIFT & PAGE_NUMBER_MASK) << LEVEL_BITS * size
+    page = word >> NUMBER_SHIFT << LEVEL_BITS * size & PAGE_NUMBER_MASK  # its first of 4 KiB
     shift = LEVEL_BITS * guest_size(frame)
     return page >> shift == page_number(gva, SMALL) >> shift
 
