@@ -106,6 +106,14 @@ def test_what_only_gives_may_be_seen_late(dimension, change):
     assert replay_with(changing(dimension, change)).count("accesses") == 17 * BLOCK
 
 
+@pytest.mark.parametrize("dimension", ["guest", "nested"])
+def test_a_write_that_would_be_lost_to_dirty_logging_is_met(dimension):
+    """A dirty bit cleared without an invalidation: the next write goes through the cache unlogged."""
+    clear = {"guest": ~GUEST_DIRTY, "nested": ~DIRTY}[dimension]
+    with pytest.raises(StaleTranslation, match="user write"):
+        replay_with(changing(dimension, lambda entry: entry & clear), kind=WRITE, again=WRITE)
+
+
 def test_rights_that_were_added_are_found_by_the_walk_of_the_access_that_needs_them():
     taken_away = changing("nested", lambda entry: entry & ~2)
     given_back = changing("nested", lambda entry: entry | 2)

@@ -9,7 +9,7 @@ bit that was cleared stays clear until the next walk.
 
 from mmu.hardware.access import Kinds, l1_lookup, make_accesses
 from mmu.hardware.entry import ADDRESS, RIGHTS
-from mmu.hardware.machine import Machine
+from mmu.hardware.machine import READ_ACCESS, SUPERVISOR, WRITE_ACCESS, Machine
 from mmu.hardware.rows import CONTEXT_SHIFT, DENIED, Words
 from mmu.hardware.tlb import FRAME_GLOBAL, FRAME_GUEST_SHIFT, FRAME_SIZE_MASK, FRAME_SIZE_SHIFT
 from mmu.hardware.walk import walk
@@ -42,9 +42,10 @@ def make_checked(
 ) -> int:  # fmt: skip
     """Make accesses as `access.make_accesses` does, and check each that succeeds.
 
-    plain: one processor's view of the same memory and contexts that caches and updates nothing; stale:
-    int64 [STALE_FIELDS]. Returns as `make_accesses`; or the complement of the index of an access that
-    met a stale translation, noted in `stale`.
+    machine: one that writes dirty bits; plain: a view of the same memory and contexts that caches and
+    updates nothing; stale: int64 [STALE_FIELDS].
+    Returns as `make_accesses`; or the complement of the index of an access that met a stale
+    translation, noted in `stale`.
     """
     for i in range(start, stop):
         if make_accesses(machine, account, context, address, kinds, i, i + 1) == i:
@@ -54,7 +55,10 @@ def make_checked(
         slot = l1_lookup(machine, machine.side[at(kind)], context, gva)
         word, denied = machine.frame[at(slot)], machine.tag[at(slot)] & DENIED
         plain.steps[1] = 0
-        now, denied_now = walk(plain, 0, context, gva, kind)
+        # A walk for a write would set the dirty bit, and not show that somebody has cleared it: by now
+        # it is set, or an entry called the page dirty. Whoever may write may read.
+        asked = kind - (WRITE_ACCESS - READ_ACCESS) if kind % SUPERVISOR == WRITE_ACCESS else kind
+        now, denied_now = walk(plain, 0, context, gva, asked)
         if is_stale(word, denied, now, denied_now):
             stale[STALE_INDEX], stale[STALE_CONTEXT] = i, machine.tag[at(slot)] >> CONTEXT_SHIFT
             stale[STALE_GVA], stale[STALE_KIND] = gva, kind
