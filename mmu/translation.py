@@ -4,14 +4,15 @@ It runs the same walk as a replay does, on a machine that caches nothing.
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmu.errors import InputError
-from mmu.hardware.bits import LEVEL_BITS, PAGE_BYTES, WORD_BYTES
-from mmu.hardware.entry import ADDRESS, EXECUTE, READ, WRITE
+from mmu.hardware.answers import ANSWER_TYPES, Answers
+from mmu.hardware.bits import WORD_BYTES
+from mmu.hardware.entry import ADDRESS
 from mmu.hardware.geometry import build_processor
 from mmu.hardware.machine import (
     FETCH,
@@ -26,34 +27,14 @@ from mmu.hardware.machine import (
     WRITE_ACCESS,
     Machine,
 )
+from mmu.hardware.many import walk_many
 from mmu.hardware.outcome import Outcome
 from mmu.hardware.rows import Words
-from mmu.hardware.walk import (
-    FOUND_ERROR,
-    FOUND_FIELDS,
-    FOUND_GPA,
-    FOUND_KINDS,
-    FOUND_LEVEL,
-    FOUND_MADDR,
-    FOUND_NESTED_SIZE,
-    FOUND_OUTCOME,
-    FOUND_REFERENCES,
-    FOUND_RIGHTS,
-    FOUND_SIZE,
-    FOUND_TABLE,
-    walk_many,
-)
 from mmu.memory import Memory
 from mmu.paging import Control, Ept, Npt, whole
 
 ACCESSES = {"read": READ_ACCESS, "write": WRITE_ACCESS, "fetch": FETCH}
 MOST_STEPS = 64
-# Bits of a page fault's error code (Intel SDM vol. 3, "Page-Fault Exceptions").
-ERROR_WRITE, ERROR_USER, ERROR_FETCH = 1 << 1, 1 << 2, 1 << 4
-# Bits of an EPT violation's exit qualification ("Exit Qualification for EPT Violations").
-QUALIFICATION_RIGHTS_SHIFT, GVA_VALID, FINAL = 3, 1 << 7, 1 << 8
-# Bits of EXITINFO1 beside those of an error code (AMD64 APM vol. 2, "Nested versus Guest Page Faults").
-NPF_FINAL, NPF_TABLE = 1 << 32, 1 << 33
 
 
 class Step(NamedTuple):
@@ -180,50 +161,12 @@ def access_code(access: object) -> int:
     return ACCESSES[access]
 
 
-def described(
-    found: Words, kind: NDArray[np.uint8], nested: Ept | Npt | None, control: Control
-) -> Translations:
-    """Say in the terms of the manuals how walks ended.
-
-    found: int64 [n, FOUND_FIELDS]; kind: uint8 [n].
-    """
-    outcome = found[:, FOUND_OUTCOME]
-    ok, fault = outcome == Outcome.OK, outcome == Outcome.PAGE_FAULT
-    violated = outcome == Outcome.NESTED_VIOLATION
-    stopped = violated | (outcome == Outcome.NESTED_MISCONFIGURATION)
-    reached = found[:, FOUND_LEVEL] > 0
-    error, table = found[:, FOUND_ERROR], found[:, FOUND_TABLE] != 0
-    what = kind % SUPERVISOR
-    # I/D is reported where fetches can be forbidden: with NXE, or with SMEP.
-    fetched = (what == FETCH) * (ERROR_FETCH if control.nxe or control.smep else 0)
-    written = (what == WRITE_ACCESS) * ERROR_WRITE
-    user = (kind < SUPERVISOR) * ERROR_USER
-    qualification = np.zeros(len(found), np.int64)
-    info = np.zeros(len(found), np.int64)
-    if isinstance(nested, Ept):
-        rights = found[:, FOUND_RIGHTS] & (READ | WRITE | EXECUTE)
-        final = np.where(table, 0, FINAL) | rights << QUALIFICATION_RIGHTS_SHIFT
-        # With accessed and dirty bits, an access to a guest table is a read and a write.
-        read = np.where(table & nested.dirty, 1 << READ_ACCESS, 0)
-        qualification = violated * (found[:, FOUND_KINDS] | read | final | GVA_VALID)
-    elif nested is not None:
-        of_data = written | (what == FETCH) * (ERROR_FETCH if nested.nxe else 0) | NPF_FINAL
-        info = violated * (error | ERROR_USER | np.where(table, ERROR_WRITE | NPF_TABLE, of_data))
-    guest_size = reached * (PAGE_BYTES << LEVEL_BITS * np.maximum(found[:, FOUND_LEVEL] - 1, 0))
-    nested_size = ok * (PAGE_BYTES << LEVEL_BITS * found[:, FOUND_NESTED_SIZE])
-    none = np.int64(-1)
+def answers_for(machine: Machine, gvas: Words, kind: NDArray[np.uint8]) -> Translations:
+    """Walk for each address, int64 [n], and kind of access, uint8 [n]."""
+    columns: list[Any] = [np.zeros(len(gvas), each) for each in ANSWER_TYPES]
+    walk_many(machine, gvas, kind, Answers(*columns))
     return Translations(
-        outcome.astype(np.uint8),
-        np.where(reached, found[:, FOUND_GPA], none).view(np.uint64),
-        np.where(ok, found[:, FOUND_MADDR], none).view(np.uint64),
-        (ok * (PAGE_BYTES << LEVEL_BITS * found[:, FOUND_SIZE])).astype(np.uint32),
-        guest_size.astype(np.uint32),
-        (nested_size if nested else 0 * nested_size).astype(np.uint32),
-        (fault * (error | written | user | fetched)).astype(np.uint16),
-        qualification.astype(np.uint16),
-        info.astype(np.uint64),
-        np.where(stopped, found[:, FOUND_GPA], none).view(np.uint64),
-        found[:, FOUND_REFERENCES].astype(np.uint8),
+        *(column.view(np.uint64) if column.dtype == np.int64 else column for column in columns)
     )
 
 
@@ -280,12 +223,8 @@ def translate(
     kind = np.array([access_code(access) + (0 if user else SUPERVISOR)], np.uint8)
     machine = machine_over(memory, cr3, nested, control, update)
     machine = machine._replace(trail=np.zeros((MOST_STEPS, STEP_FIELDS), np.int64))
-    found = np.zeros((1, FOUND_FIELDS), np.int64)
-    walk_many(machine, np.array([signed(gva)], np.int64), kind, found)
-    row = {
-        name: int(column[0])
-        for name, column in described(found, kind, nested, control)._asdict().items()
-    }
+    answers = answers_for(machine, np.array([signed(gva)], np.int64), kind)
+    row = {name: int(column[0]) for name, column in answers._asdict().items()}
     outcome = Outcome(row["outcome"])
     faulted = outcome == Outcome.PAGE_FAULT
     violated = outcome == Outcome.NESTED_VIOLATION
@@ -370,6 +309,6 @@ def translate_many(
     if not user:
         kind += np.uint8(SUPERVISOR)
     machine = machine_over(memory, cr3, nested, control, update)
-    found = np.zeros((len(addresses), FOUND_FIELDS), np.int64)
-    walk_many(machine, np.array(addresses, copy=True).view(np.int64), kind, found)
-    return described(found, kind, nested, control)
+    return answers_for(
+        machine, np.require(addresses.view(np.int64), requirements=("C", "A", "W")), kind
+    )
