@@ -12,6 +12,7 @@ from mmu.errors import InputError
 
 MIB = 1 << 20
 LARGE_PAGE = 2 * MIB
+LONGEST_ADDRESS = 40  # characters, with underscores
 
 _NUMBER = re.compile(r"\s*([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([A-Za-z]*)\s*", re.ASCII)
 _SIZE_UNITS = {"": 0, "b": 0, "k": 10, "kib": 10, "m": 20, "mib": 20}
@@ -115,9 +116,14 @@ def parse_number(value: object) -> float:
 
 
 def parse_address(value: object) -> int:
-    """Return the address below 2^64 that a text stands for: hexadecimal with 0x, or decimal."""
-    if isinstance(value, str) and re.fullmatch(r"0x[0-9a-f]{1,16}|[0-9]{1,20}", value, re.I | re.A):
-        value = int(value, 0 if value[:2] in ("0x", "0X") else 10)
+    """Return the address below 2^64 that a text stands for: hexadecimal with 0x, or decimal.
+
+    Digits may stand in groups with underscores between, as in Python: ``0x7f00_1234_5000``.
+    """
+    text = value if isinstance(value, str) and len(value) <= LONGEST_ADDRESS else ""
+    if re.fullmatch(r"0x[0-9a-f]+(_[0-9a-f]+)*|[0-9]+(_[0-9]+)*", text, re.I | re.A):
+        digits = text.replace("_", "")
+        value = int(digits, 16 if digits[:2] in ("0x", "0X") else 10)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 64:
         raise refusal(value, "an address below 2^64, such as 0x100000000000")
     return value
