@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmu.config import Costs, Processor, RunConfig, VmConfig
     from mmu.errors import InputError, MmuError, OutOfMemory, StaleTranslation
+    from mmu.example import Example, example_tables
     from mmu.hardware.outcome import Outcome
     from mmu.memory import Memory
     from mmu.paging import Control, Ept, Npt
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mmu.trace.reader import open_trace
     from mmu.translation import Step, Translation, Translations, translate, translate_many
     from mmu.turns import ProcessConfig, Quantum, Start
+    from mmu.walkthrough import Read, Walkthrough, explain
     from mmu.watch import record_slices
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "Control",
     "Costs",
     "Ept",
+    "Example",
     "InputError",
     "Memory",
     "MmuError",
@@ -36,6 +39,7 @@ __all__ = [
     "ProcessConfig",
     "Processor",
     "Quantum",
+    "Read",
     "Replay",
     "Result",
     "RunConfig",
@@ -46,7 +50,10 @@ __all__ = [
     "Translation",
     "Translations",
     "VmConfig",
+    "Walkthrough",
     "compare",
+    "example_tables",
+    "explain",
     "load_processor",
     "load_schedule",
     "open_trace",
@@ -59,6 +66,7 @@ __all__ = [
 _HOMES = {
     "mmu.config": ("Costs", "Processor", "RunConfig", "VmConfig"),
     "mmu.errors": ("InputError", "MmuError", "OutOfMemory", "StaleTranslation"),
+    "mmu.example": ("Example", "example_tables"),
     "mmu.hardware.outcome": ("Outcome",),
     "mmu.memory": ("Memory",),
     "mmu.paging": ("Control", "Ept", "Npt"),
@@ -70,6 +78,7 @@ _HOMES = {
     "mmu.trace.reader": ("open_trace",),
     "mmu.translation": ("Step", "Translation", "Translations", "translate", "translate_many"),
     "mmu.turns": ("ProcessConfig", "Quantum", "Start"),
+    "mmu.walkthrough": ("Read", "Walkthrough", "explain"),
     "mmu.watch": ("record_slices",),
 }
 
