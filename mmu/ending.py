@@ -22,7 +22,8 @@ QUALIFICATION_BITS = {
     0: "data read", 1: "data write", 2: "instruction fetch", 3: "R granted", 4: "W granted",
     5: "X granted", 7: "guest linear address valid", 8: "final translation",
 }  # fmt: skip
-INFO_BITS = ERROR_BITS | {32: "final translation", 33: "guest table"}
+INFO_BITS = {32: "final translation", 33: "guest table"}
+LOW_WORD = (1 << 32) - 1
 LETTERS = {"read": "R", "write": "W", "fetch": "X"}
 BIT_NAMES = {"R": "R", "W": "RW", "X": "XD", "U": "US"}
 SIZES = {4 << 10: "4 KiB", 2 << 20: "2 MiB", 1 << 30: "1 GiB"}
@@ -62,6 +63,11 @@ def set_bits(value: int, names: dict[int, str]) -> str:
         f"{number} {names.get(number, 'reserved')}" for number in range(64) if value >> number & 1
     ]
     return ", ".join(found) or "no bit set"
+
+
+def flags(code: int) -> str:
+    """Return every bit of a page fault's error code by name, set or clear."""
+    return " ".join(f"{name}={code >> number & 1}" for number, name in ERROR_BITS.items())
 
 
 def together(reads: Iterable["Read"]) -> str:
@@ -121,7 +127,7 @@ def ending_of(
         return Ending(title, f"{what}, which is not in this memory", (), None)
     if outcome == Outcome.PAGE_FAULT:
         code = found.error_code or 0
-        facts.append(("error code", f"{code:#x}: {set_bits(code, ERROR_BITS)}"))
+        facts.append(("error code", f"{code:#x}: {flags(code)}"))
         reason = _page_fault(reads, nested, control, access, user)
     else:
         reason = _nested_fault(found, reads, nested, control, access)
@@ -132,7 +138,8 @@ def ending_of(
         elif found.exit_info is not None:
             title = "#NPF, nested page fault, exit code 0x400"
             code = found.exit_info
-            facts.append(("EXITINFO1", f"{code:#x}: {set_bits(code, INFO_BITS)}"))
+            high = set_bits(code & ~LOW_WORD, INFO_BITS)
+            facts.append(("EXITINFO1", f"{code:#x}: {flags(code)}, {high}"))
         else:
             title = f"{title}, exit reason 49"
         named = "EXITINFO2" if isinstance(nested, Npt) else "guest-physical address"

@@ -54,6 +54,13 @@ def ranges(mask: int) -> str:
     return ",".join(found)
 
 
+def _too_large(level: int) -> str:
+    """Say why an entry of a level maps no page."""
+    if level in SIZE_NAMES:
+        return f"this processor has no {SIZE_NAMES[level]} pages"
+    return f"no {ENTRY_NAMES[level]} maps a page"
+
+
 @dataclass(frozen=True)
 class EntryFormat:
     """How entries of one dimension read, on a processor that is set in one way.
@@ -162,7 +169,7 @@ class EntryFormat:
         for mask, why in (
             (ADDRESS & ~low, f"above MAXPHYADDR, {self.maxphyaddr} bits"),
             (EXECUTE_DISABLE, "XD with EFER.NXE clear"),
-            (LARGE_LEAF, f"no page size of a {ENTRY_NAMES[level]} on this processor"),
+            (LARGE_LEAF, _too_large(level)),
             (low & ~LARGE_LEAF, self._elsewhere(entry, level)),
         ):
             bits = self.reserved(entry, level) & mask

@@ -78,7 +78,7 @@ def ending(walk: Walkthrough) -> Iterator[str]:
     """Yield how the walk ended, which bits it sets, and how many tables it read."""
     end = walk.ending
     yield f"{end.title}: {end.reason}" if end.reason else end.title
-    rows = [*end.facts, ("references", references(walk)), ("sets (+)", marked(walk))]
+    rows = [*end.facts, ("tables read", references(walk)), ("sets (+)", marked(walk))]
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         yield f"  {name:<{width}}  {value}"
@@ -88,7 +88,8 @@ def references(walk: Walkthrough) -> str:
     """Return how many tables were read, by dimension."""
     total = len(walk.reads)
     inner = sum(read.dimension == "nested" for read in walk.reads)
-    return f"{total}: {total - inner} guest, {inner} nested" if walk.nested else f"{total}"
+    text = f"{total} reference{'' if total == 1 else 's'}"
+    return f"{text}, {total - inner} guest and {inner} nested" if walk.nested else text
 
 
 def marked(walk: Walkthrough) -> str:

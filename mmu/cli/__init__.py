@@ -14,7 +14,7 @@ from io import TextIOWrapper
 import click
 
 from mmu import units
-from mmu.cli import processors, run, schedule, trace
+from mmu.cli import processors, run, schedule, trace, walk
 from mmu.cli.arguments import Nearest
 from mmu.errors import MmuError
 
@@ -41,6 +41,7 @@ for command in (
     run.demo,
     trace.trace,
     schedule.schedule,
+    walk.walk,
     processors.group,
 ):
     cli.add_command(command)
