@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from mmu.entrybits import EntryFormat
-from mmu.hardware.bits import LEVELS, reach
+from mmu.hardware.bits import LEVELS
 from mmu.hardware.outcome import Outcome
+from mmu.indices import reach
 from mmu.paging import Control, Ept, Npt
-from mmu.translation import Translation
+from mmu.translation import FINAL, Translation
 
 if TYPE_CHECKING:
     from mmu.walkthrough import Place, Read
@@ -105,6 +106,7 @@ def allowed(guest: str, nested: str, control: Control) -> dict[str, str]:
 
 def ending_of(
     found: Translation,
+    gva: int,
     reads: Sequence["Read"],
     following: "Place",
     nested: Ept | Npt | None,
@@ -127,14 +129,16 @@ def ending_of(
         return Ending(title, f"{what}, which is not in this memory", (), None)
     if outcome == Outcome.PAGE_FAULT:
         code = found.error_code or 0
-        facts.append(("error code", f"{code:#x}: {flags(code)}"))
+        facts += [("error code", f"{code:#x}: {flags(code)}"), ("CR2", f"{gva % (1 << 64):#x}")]
         reason = _page_fault(reads, nested, control, access, user)
     else:
         reason = _nested_fault(found, reads, nested, control, access)
         if found.exit_qualification is not None:
             title = "EPT violation, exit reason 48"
             code = found.exit_qualification
-            facts.append(("exit qualification", f"{code:#x}: {set_bits(code, QUALIFICATION_BITS)}"))
+            clear = "" if code & FINAL else "; 8 clear: a guest table"
+            named = f"{code:#x}: {set_bits(code, QUALIFICATION_BITS)}{clear}"
+            facts.append(("exit qualification", named))
         elif found.exit_info is not None:
             title = "#NPF, nested page fault, exit code 0x400"
             code = found.exit_info
@@ -230,12 +234,8 @@ def _nested_fault(
     if letter not in together(inner):
         bit = BIT_NAMES[letter] if form.name == "NPT" else letter
         state = "is set" if bit == "XD" else "is clear" if form.name == "NPT" else "is missing"
-        of = (
-            access
-            if data
-            else "write, as accesses to guest tables are,"
-            if letter == "W"
-            else "read"
-        )
-        why.append(f"a {of} is not permitted: {bit} {state} in {without(inner, letter)}")
+        what = f"a {access if data else 'read'} is not permitted"
+        if not data and letter == "W":
+            what = "an access to a guest table counts as a write, which is not permitted"
+        why.append(f"{what}: {bit} {state} in {without(inner, letter)}")
     return "; ".join(why)

@@ -6,7 +6,7 @@ Entries" and "EPT Misconfigurations"; AMD64 APM vol. 2, "Page-Translation-Table 
 
 from dataclasses import dataclass
 
-from mmu.hardware.bits import frame_bits
+from mmu.hardware.bits import PAGE_BYTES
 from mmu.hardware.entry import (
     ACCESSED,
     ADDRESS,
@@ -28,6 +28,7 @@ from mmu.hardware.entry import (
     WRITABLE,
 )
 from mmu.hardware.rules import LARGEST_LEAF
+from mmu.indices import page_bytes
 from mmu.paging import Control, Ept, Npt
 
 ENTRY_NAMES = {5: "PML5E", 4: "PML4E", 3: "PDPTE", 2: "PDE", 1: "PTE"}
@@ -143,7 +144,7 @@ class EntryFormat:
         mask = ADDRESS & ~((1 << self.maxphyaddr) - 1)
         leaf = self.leaf(entry, level)
         if leaf:
-            within = frame_bits(level - 1)
+            within = page_bytes(level) - PAGE_BYTES
             mask |= within if self.ept else within & ~LARGE_PAT
         else:
             mask |= LARGE_LEAF | (EPT_TABLE_RESERVED if self.ept else 0)

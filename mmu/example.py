@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from mmu.errors import InputError
-from mmu.hardware.bits import LEVEL_BITS, PAGE_BYTES, WORD_BYTES, table_index
+from mmu.hardware.bits import PAGE_BYTES, WORD_BYTES
 from mmu.hardware.entry import ADDRESS, EPT, LARGE_LEAF, NPT, X86
+from mmu.indices import page_bytes, table_index
 from mmu.memory import Memory
 from mmu.paging import NESTED_LEVELS, Ept, Npt, whole
 from mmu.units import parse_choice
@@ -49,7 +50,7 @@ class _Tables:
 
     def at(self, table: int, address: int, level: int) -> int:
         """Return the index in `words` of the entry that an address selects."""
-        return (table - BASE) // WORD_BYTES + int(table_index(address, level))
+        return (table - BASE) // WORD_BYTES + table_index(address, level)
 
     def map(self, root: int, address: int, levels: int, level: int, link: int, leaf: int) -> None:
         """Put a leaf of `level`, and what tables it takes, below a nested root."""
@@ -60,11 +61,6 @@ class _Tables:
                 self.words[place] = self.take() | link
             table = int(self.words[place]) & ADDRESS
         self.words[self.at(table, address, level)] = leaf
-
-
-def page_bytes(level: int) -> int:
-    """Return the bytes of a page whose leaf is at a level."""
-    return PAGE_BYTES << LEVEL_BITS * (level - 1)
 
 
 def example_tables(

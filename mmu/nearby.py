@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mmu.hardware.bits import ENTRIES, LEVEL_BITS, LEVELS, PAGE_SHIFT, reach
+from mmu.hardware.bits import ENTRIES, LEVEL_BITS, PAGE_SHIFT
 from mmu.hardware.outcome import Outcome
+from mmu.indices import reach, table_index
 from mmu.memory import Memory
 from mmu.translation import Translations, translate, translate_many
-from mmu.walkthrough import Walkthrough, table_index
+from mmu.walkthrough import Walkthrough
 
 PRESENT, RESERVED = 1 << 0, 1 << 3  # bits of a page fault's error code
 MOST_TABLES = 64  # looked into on each side, before the search is given up
@@ -91,7 +92,7 @@ class _Search:
         shift = PAGE_SHIFT + LEVEL_BITS * (level - 1)
         within = 0 if self.side > 0 else (1 << shift) - (1 << PAGE_SHIFT)
         address = (gva >> shift + LEVEL_BITS << LEVEL_BITS | index) << shift | within
-        bits = reach(LEVELS + self.walk.control.la57)
+        bits = reach(self.walk.levels)
         low = address & (1 << bits) - 1
         return low | ((1 << 64) - (1 << bits) if low >> bits - 1 else 0)
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from mmu.entrybits import ENTRY_NAMES, SIZE_NAMES
 from mmu.files import check_figure, write_whole
 from mmu.hardware.outcome import Outcome
+from mmu.indices import table_index
 from mmu.report_walk import question, references
-from mmu.walkthrough import Read, Walkthrough, table_index
+from mmu.walkthrough import Read, Walkthrough
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from mmu.entrybits import TABLE_NAMES
+from mmu.indices import table_index
 from mmu.paging import Ept
-from mmu.walkthrough import Read, Walkthrough, table_index
+from mmu.walkthrough import Read, Walkthrough
 
 SETS = "+"  # before the name of a bit that the access sets
 

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 from mmu.ending import Ending, ending_of
 from mmu.entrybits import ENTRY_NAMES, SIZE_NAMES, TABLE_NAMES, EntryFormat
 from mmu.files import Table
-from mmu.hardware.bits import LEVELS, OFFSET_MASK, WORD_BYTES, frame_bits, reach
+from mmu.hardware.bits import LEVELS, OFFSET_MASK, WORD_BYTES
 from mmu.hardware.entry import ADDRESS
 from mmu.hardware.outcome import Outcome
+from mmu.indices import page_bytes, reach, table_index
 from mmu.memory import Memory
 from mmu.paging import Control, Ept, Npt
 from mmu.translation import USUAL, Translation, signed, translate
@@ -267,16 +268,11 @@ def explain(
     )
     question = (signed(int(gva)), int(cr3), nested, access, control)
     reads, reached = _reads(found, *question)
-    ending = ending_of(found, reads, reached, nested, control, access, user)
+    ending = ending_of(found, int(gva), reads, reached, nested, control, access, user)
     address = int(gva) % (1 << 64)
     return Walkthrough(
         address, int(cr3), nested, control, access, user, found, tuple(reads), reached, ending
     )
-
-
-def table_index(address: int, level: int) -> int:
-    """Return which entry of a table of `level` an address selects."""
-    return address >> (3 + 9 * level) & 511
 
 
 def _reads(
@@ -303,7 +299,8 @@ def _reads(
         ended = number == len(found.steps) and _stopped(found, inner, depth)
         leaf = own.present(entry) and own.leaf(entry, at)
         sound = own.present(entry) and not own.problems(entry, at)
-        target = entry & ADDRESS & ~(frame_bits(at - 1) if leaf else 0) if sound else None
+        within = page_bytes(at) - 1 if leaf else OFFSET_MASK
+        target = entry & ADDRESS & ~within if sound else None
         marks = 0 if ended else own.accessed
         if leaf and not ended and (access == "write" if data or not inner else table_write):
             marks |= own.dirty
@@ -322,13 +319,12 @@ def _reads(
         if target is None or ended:
             break
         if inner:
-            within = frame_bits(at - 1) | OFFSET_MASK
             below, where = (0, target | gpa & within) if leaf else (at - 1, target)
             continue
         row += 1
         data = leaf
         if leaf:
-            gpa = target | gva & (frame_bits(at - 1) | OFFSET_MASK)
+            gpa = target | gva & within
         else:
             level -= 1
             gpa = target + WORD_BYTES * table_index(gva, level)

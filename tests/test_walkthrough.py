@@ -5,9 +5,10 @@ from itertools import product
 
 import numpy as np
 from exact import ACCESSES, package
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_exact_random import RELAXED, hostile, soups, worlds
+from test_exact_random import EXAMPLES, hostile, soups, worlds
+from test_exact_random import RELAXED as MANY
 
 import mmu
 from mmu.entrybits import EntryFormat
@@ -15,6 +16,7 @@ from mmu.report_walk import lines
 
 P, W, U, A, D, PS, XD = 1, 2, 4, 1 << 5, 1 << 6, 1 << 7, 1 << 63
 WB = 6 << 3
+RELAXED = settings(MANY, max_examples=min(EXAMPLES, 60))
 LETTERS = dict(zip(ACCESSES, "RWX", strict=True))
 VIOLATION, MISCONFIGURATION = mmu.Outcome.NESTED_VIOLATION, mmu.Outcome.NESTED_MISCONFIGURATION
 

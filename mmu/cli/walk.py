@@ -122,7 +122,7 @@ def source_of(traces: tuple[str, ...], given: Mapping[str, Any]) -> str:
     found = asked[0] if asked else "--example"
     fits = {"--image": OF_IMAGE, "--example": OF_EXAMPLE, REPLAY: OF_REPLAY}
     for source, names in fits.items():
-        wrong = [name for name in names if given.get(name) not in (None, False, ())]
+        wrong = [name for name in names if given_at_all(given.get(name))]
         if wrong and source != found:
             option = {"settings": "set", "page_maps": "page-map"}.get(wrong[0], wrong[0])
             option = option.replace("_", "-")
@@ -136,6 +136,11 @@ def source_of(traces: tuple[str, ...], given: Mapping[str, Any]) -> str:
                 )
         return "replay"
     return found.removeprefix("--")
+
+
+def given_at_all(value: object) -> bool:
+    """Tell whether an option was given; the address 0 is."""
+    return value is not None and value is not False and value != ()
 
 
 def made(address: int, given: Mapping[str, Any]) -> Space:
