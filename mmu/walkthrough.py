@@ -286,7 +286,6 @@ def _reads(
     """Follow the steps of a translation; returns the reads, and which would have come next."""
     guest = EntryFormat.of_guest(control, nested)
     form = EntryFormat.of_nested(control, nested) if nested else guest
-    table_write = isinstance(nested, Npt) or (nested is not None and nested.dirty)
     root, depth = (nested.root, nested.levels) if nested else (0, 0)
     level, row, data = LEVELS + control.la57, 0, False
     gpa = (cr3 & ADDRESS) + WORD_BYTES * table_index(gva, level)
@@ -302,8 +301,8 @@ def _reads(
         within = page_bytes(at) - 1 if leaf else OFFSET_MASK
         target = entry & ADDRESS & ~within if sound else None
         marks = 0 if ended else own.accessed
-        if leaf and not ended and (access == "write" if data or not inner else table_write):
-            marks |= own.dirty
+        if leaf and not ended and (access == "write" or (inner and not data)):
+            marks |= own.dirty  # to a guest's table every access is a write, if there are such bits
         new = marks & ~entry
         reads.append(
             Read(

@@ -7,6 +7,7 @@ from itertools import product
 
 import pytest
 from test_cli import HEAVY, mmu, refused, run
+from test_walkthrough import judge
 
 import mmu as package
 from mmu import cli
@@ -366,7 +367,8 @@ def made_and_walked(fields, entries, question):
 @pytest.mark.parametrize("name", ENDINGS)
 def test_every_ending_is_spelled_out(name):
     fields, entries, question, title, reason, fact = ENDINGS[name]
-    _, walk = made_and_walked(fields, entries, question)
+    memory, walk = made_and_walked(fields, entries, question)
+    judge(memory, walk)
     assert (walk.ending.title, walk.ending.reason) == (title, reason)
     assert fact is None or fact in walk.ending.facts
     assert f"{title}: {reason}" if reason else title in lines(walk)
@@ -531,6 +533,29 @@ def test_nothing_in_a_figure_overlaps_or_leaves_it(levels):
             assert box.x1 <= width
             assert box.y1 <= height
             assert not any(box.overlaps(other) for other in boxes[n + 1 :])
+
+
+def test_what_stands_in_a_cell_is_no_wider_than_it(tmp_path):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+
+    from mmu.plot_walk import WIDTH, draw  # noqa: PLC0415
+
+    made = example_tables("4k", "native", gva=-1)
+    top = (1 << 52) - (4 << 20)
+    memory = package.Memory.from_words(made.memory.words, top)
+    entries = [0x7FF0_0000_0000_0F7F | XD] * 3 + [0x7FF0_0000_0000_0FFF | XD]
+    for n, entry in enumerate(entries, 1):
+        put(made, 0x4000_0FF8 + 4096 * n, entry | top + 4096 * (n + 1))
+    walk = package.explain(
+        memory, -1, cr3=top + 4096, control=package.Control(maxphyaddr=52), user=True
+    )
+    assert walk.translation.outcome == package.Outcome.OK
+    figure = draw(walk)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    cells = [text for text in figure.axes[0].texts if text.get_ha() == "center"]
+    widths = [text.get_window_extent(renderer).width / figure.dpi for text in cells]
+    assert len(widths) == 1 + 2 * 5
+    assert 0.8 * WIDTH < max(widths) <= WIDTH - 0.04
 
 
 def test_figures_are_written(capsys, tmp_path):
