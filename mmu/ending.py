@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from mmu.entrybits import EntryFormat
+from mmu.hardware.answers import FINAL
 from mmu.hardware.bits import LEVELS
 from mmu.hardware.outcome import Outcome
 from mmu.indices import reach
 from mmu.paging import Control, Ept, Npt
-from mmu.translation import FINAL, Translation
+from mmu.translation import Translation
 
 if TYPE_CHECKING:
     from mmu.walkthrough import Place, Read

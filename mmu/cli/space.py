@@ -180,9 +180,8 @@ def space_of(given: Mapping[str, Any]) -> Space:
     import mmu  # noqa: PLC0415
 
     nested, control = nested_of(given), control_of(given)
-    images: Any = mmu.Memory
     try:
-        memory = images.open(given["image"])
+        memory = mmu.Memory.open(given["image"])
     except InputError as error:
         raise InputError(f"--image: {error}") from None
     return Space(memory, given["cr3"], nested, control)
