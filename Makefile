@@ -1,11 +1,12 @@
 # Everything runs in an environment of its own, .venv, made from pyproject.toml.
 PYTHON ?= python3
 BIN := .venv/bin
+KERNEL ?= $(lastword $(sort $(wildcard /boot/vmlinuz-*)))
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 QUICK := not slow and not fuzz
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist worksteal -p no:benchmark
 
-.PHONY: demo test check fuzz bench readme traces clean
+.PHONY: demo test check fuzz bench readme traces vectors clean
 
 # Replay the bundled traces as virtual machines in every mode.
 demo: .venv/run
@@ -40,6 +41,10 @@ readme: .venv/run
 # Record long traces into a cache, all or some: make traces NAMES="bfs sqlite". Needs valgrind.
 traces: .venv/run
 	$(BIN)/python traces/record.py $(NAMES)
+
+# Boot Linux in QEMU once more and write down its page tables and what is said of them.
+vectors: .venv/run
+	$(BIN)/python tests/vectors/linux_guest.py --kernel "$(KERNEL)"
 
 .venv/python:
 	$(PYTHON) -m venv .venv

@@ -1,0 +1,352 @@
+"""Boot Linux in QEMU and write down what it and QEMU say about its page tables.
+
+    python tests/vectors/linux_guest.py --kernel FILE [--busybox FILE] [--out FOLDER] [NAME...]
+
+Needs qemu-system-x86_64, a C compiler and a static busybox (Debian: qemu-system-x86, gcc,
+busybox-static, linux-image-amd64). No privileges; a guest runs without KVM and takes two minutes. For
+each guest of GUESTS and each process of PROCESSES it writes
+
+- ``NAME-PROCESS.core.xz``: an ELF core such as dump-guest-memory writes, of which only the pages are
+  left that hold tables reachable from CR3;
+- ``NAME-PROCESS.json.xz``: the registers; ``gva2gpa`` of some hundred addresses, ``info mem`` and
+  ``info tlb`` in runs (`folded`); the process's maps and pagemap as Linux tells them.
+
+The formats of the monitor's answers are those of QEMU 7.2 (target/i386/monitor.c).
+"""
+
+import argparse
+import io
+import json
+import lzma
+import mmap
+import random
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PAGE = 4096
+FRAME = 0x000F_FFFF_FFFF_F000
+SPIN = 0x5A5A_5A5A_5000  # as in linux_init.c
+GUESTS = {
+    # name: CPU, memory in MiB, kernel's words
+    "four": ("max,la57=off", 192, "pti=on"),
+    "five": ("max,la57=on", 3072, "pti=off hugepagesz=1G hugepages=1"),
+}
+PROCESSES = ("user", "kernel", "shell")  # in the order of linux_init.c
+SAME = {("five", "kernel")}  # without page-table isolation: the tables of "user"
+WORDS = "console=ttyS0 quiet panic=-1 rdinit=/init"
+WAIT = 300
+# "first-end size rights", of which the end says nothing new; "page: frame flags".
+MEM_LINE = "([0-9a-f]{16})-[0-9a-f]{16} ([0-9a-f]{16}) ([-urw]{3})"
+TLB_LINE = "([0-9a-f]{16}): ([0-9a-f]{16}) ([-XGPDACTUW]{9})"
+
+
+# --- the initial file system ----------------------------------------------------------------------
+
+
+def cpio(files):
+    """Pack (name, mode, content) as a cpio archive of the kind the kernel unpacks ("newc")."""
+    out = io.BytesIO()
+    for number, (name, mode, content) in enumerate([*files, ("TRAILER!!!", 0, b"")]):
+        raw = name.encode() + b"\0"
+        fields = (number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(raw), 0)
+        out.write(b"070701" + b"".join(b"%08x" % value for value in fields) + raw)
+        out.write(bytes(-out.tell() % 4) + content)
+        out.write(bytes(-out.tell() % 4))
+    return out.getvalue()
+
+
+def initial_files(folder, busybox):
+    """Compile the first process and pack it."""
+    init = folder / "init"
+    subprocess.run(["cc", "-O1", "-w", "-static", "-o", init, HERE / "linux_init.c"], check=True)
+    packed = folder / "initrd"
+    packed.write_bytes(
+        cpio(
+            [
+                ("dev", 0o40755, b""),
+                ("bin", 0o40755, b""),
+                ("bin/busybox", 0o100755, Path(busybox).read_bytes()),
+                ("init", 0o100755, init.read_bytes()),
+            ]
+        )
+    )
+    return packed
+
+
+# --- the machine ----------------------------------------------------------------------------------
+
+
+class Guest:
+    """A running QEMU, its monitor (QMP) and its serial line."""
+
+    def __init__(self, folder, kernel, initrd, name):
+        cpu, megabytes, words = GUESTS[name]
+        self.said = []
+        listening = []
+        for end in ("monitor", "serial"):
+            server = socket.socket(socket.AF_UNIX)
+            server.bind(str(folder / f"{name}.{end}"))
+            server.listen(1)
+            server.settimeout(WAIT)
+            listening.append(server)
+        self.process = subprocess.Popen(
+            [
+                "qemu-system-x86_64", "-accel", "tcg", "-cpu", cpu, "-m", f"{megabytes}M", "-smp", "1",
+                "-display", "none", "-nodefaults", "-no-reboot", "-kernel", kernel, "-initrd", initrd,
+                "-append", f"{WORDS} {words}",
+                "-qmp", f"unix:{folder / name}.monitor", "-serial", f"unix:{folder / name}.serial",
+            ]
+        )  # fmt: skip
+        ends = [server.accept()[0] for server in listening]
+        for end in ends:
+            end.settimeout(WAIT)
+        self.monitor, self.serial = (end.makefile("rwb", buffering=0) for end in ends)
+        self.monitor.readline()  # the greeting
+        self.ask("qmp_capabilities")
+
+    def ask(self, command, **arguments):
+        """Send a command to the monitor and return its answer."""
+        self.monitor.write(
+            json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n"
+        )
+        while True:
+            answer = json.loads(self.monitor.readline())
+            if "return" in answer:
+                return answer["return"]
+            if "error" in answer:
+                raise SystemExit(f"{command}: {answer['error']}")
+
+    def human(self, line):
+        """Return what the monitor prints, with newlines of one character."""
+        return self.ask("human-monitor-command", **{"command-line": line}).replace("\r\n", "\n")
+
+    def wait(self):
+        """Read the serial line up to "@ready" or "@done"; the lines before it that begin with "@"."""
+        lines = []
+        while True:
+            line = self.serial.readline().decode(errors="replace").strip()
+            if not line and self.process.poll() is not None:
+                raise SystemExit("the guest ended; its last lines:\n" + "\n".join(lines[-20:]))
+            lines.append(line)
+            if line.startswith(("@ready", "@done")):
+                return [text for text in lines if text.startswith("@")]
+
+    def registers(self):
+        """Return the numbers of `info registers` that say how addresses are translated."""
+        text = self.human("info registers")
+        names = ("RIP", "CR0", "CR3", "CR4", "EFER", "CPL", "RFL")
+        return {name: int(re.search(rf"\b{name}=([0-9a-f]+)", text)[1], 16) for name in names}
+
+    def stop_in(self, wanted):
+        """Stop the machine where its registers are as wanted."""
+        for _ in range(2000):
+            self.ask("stop")
+            registers = self.registers()
+            if wanted(registers):
+                return registers
+            self.ask("cont")
+            time.sleep(random.uniform(0.0001, 0.01))
+        raise SystemExit(f"never stopped where it should; last {registers}")
+
+    def end(self):
+        """End the machine, whatever it does."""
+        self.process.kill()
+        self.process.wait()
+
+
+WANTED = {
+    "user": lambda seen: seen["CPL"] == 3 and seen["RIP"] >> 12 == SPIN >> 12,
+    # With page-table isolation CR3 bit 12 tells the user's tables from the kernel's.
+    "kernel": lambda seen: seen["CPL"] == 0 and not seen["CR3"] & PAGE and seen["RIP"] >> 31 & 1,
+    "shell": lambda seen: seen["CPL"] == 3 and seen["RIP"] >> 12 != SPIN >> 12,
+}
+
+
+# --- the dump -------------------------------------------------------------------------------------
+
+
+def segments(core):
+    """Return (physical address, place in the file, bytes) of an ELF core's memory, and its notes."""
+    header = struct.unpack_from("<16sHHIQQQIHHHHHH", core, 0)
+    notes, found = b"", []
+    for index in range(header[10]):
+        kind, _, offset, _, address, size, _, _ = struct.unpack_from(
+            "<IIQQQQQQ", core, header[5] + index * header[9]
+        )
+        if kind == 4:
+            notes = bytes(core[offset : offset + size])
+        elif kind == 1:
+            found.append((address, offset, size))
+    return found, notes
+
+
+def table_pages(core, cr3, levels):
+    """Return the pages that hold tables, by address: everything that a walk can read."""
+    parts, notes = segments(core)
+    pages, seen, left = {}, set(), [(cr3 & FRAME, levels)]
+    while left:
+        address, level = left.pop()
+        if (address, level) in seen:
+            continue
+        seen.add((address, level))
+        for first, offset, size in parts:
+            if first <= address <= first + size - PAGE:
+                pages[address] = bytes(core[offset + address - first :][:PAGE])
+        for entry in struct.unpack("<512Q", pages.get(address, bytes(PAGE))):
+            if level > 1 and entry & 1 and not (entry & 0x80 and level <= 3):
+                left.append((entry & FRAME, level - 1))
+    return pages, notes
+
+
+def small_core(pages, notes):
+    """Return an ELF core with those pages only: a segment for each run of them."""
+    runs = []
+    for address in sorted(pages):
+        if runs and address == runs[-1][0] + len(runs[-1][1]):
+            runs[-1][1].extend(pages[address])
+        else:
+            runs.append((address, bytearray(pages[address])))
+    place = 64 + 56 * (1 + len(runs))
+    head = [struct.pack("<IIQQQQQQ", 4, 0, place, 0, 0, len(notes), 0, 0)]
+    place += len(notes)
+    for address, content in runs:
+        size = len(content)
+        head.append(struct.pack("<IIQQQQQQ", 1, 0, place, 0, address, size, size, 0))
+        place += size
+    identity = b"\x7fELF\x02\x01\x01" + bytes(9)
+    header = struct.pack(
+        "<16sHHIQQQIHHHHHH", identity, 4, 62, 1, 0, 64, 0, 0, 64, 56, len(head), 0, 0, 0
+    )
+    return b"".join([header, *head, notes, *(content for _, content in runs)])
+
+
+# --- the questions --------------------------------------------------------------------------------
+
+
+def questions(tlb, maps, levels, rng):
+    """Return addresses to translate: ends and insides of what is mapped, and what is not."""
+    asked = set()
+    starts = [int(line.split(":")[0], 16) for line in tlb.splitlines()]
+    edges = [
+        here
+        for before, here, after in zip([None, *starts], starts, [*starts[1:], None], strict=False)
+        if before is None or after is None or here - before != after - here
+    ]
+    for start in rng.sample(edges, min(len(edges), 150)) + rng.sample(
+        starts, min(len(starts), 150)
+    ):
+        asked.update({start, start + rng.randrange(PAGE), start - 1, start + 0x1FF234})
+    for line in maps:
+        first, end = (int(part, 16) for part in line.split()[0].split("-"))
+        asked.update({first, end - 1, end, first - 1, rng.randrange(first, end)})
+    half = 1 << (12 + 9 * levels - 1)
+    for edge in (0, half, -half, 1 << 47, -1 << 47, 1 << 63):
+        asked.update({edge, edge - 1, edge + PAGE})
+    asked.update(rng.getrandbits(64) for _ in range(20))
+    asked.update(rng.randrange(-half, half) for _ in range(40))
+    return sorted(value % (1 << 64) for value in asked)
+
+
+def folded(lines, pattern):
+    """Return lines of two hexadecimal numbers and a text as runs of lines that count on.
+
+    Each run is "FIRST SECOND TEXT LINES STEP STEP": the numbers of the first line, how many lines
+    there are, and by how much either number grows from line to line.
+    """
+    runs = []
+    for line in lines.splitlines():
+        first, second, text = re.fullmatch(pattern, line).groups()
+        first, second = int(first, 16), int(second, 16)
+        if runs and runs[-1][2] == text:
+            start, base, _, count, step, by = runs[-1]
+            if count == 1:
+                runs[-1][3:] = 2, first - start, second - base
+                continue
+            if (first, second) == (start + count * step, base + count * by):
+                runs[-1][3] += 1
+                continue
+        runs.append([first, second, text, 1, 0, 0])
+    return [
+        f"{first:x} {second:x} {text} {count} {step:x} {by:x}"
+        for first, second, text, count, step, by in runs
+    ]
+
+
+def record(guest, name, process, lines, folder, out):
+    """Write down one state of a guest."""
+    registers = guest.stop_in(WANTED[process])
+    levels = 5 if registers["CR4"] >> 12 & 1 else 4
+    tlb, mapped = guest.human("info tlb"), guest.human("info mem")
+    maps = [line[6:] for line in lines if line.startswith("@maps ")]
+    answers = []
+    for gva in questions(tlb, maps, levels, random.Random(f"{name} {process}")):
+        answer = guest.human(f"gva2gpa {gva:#x}").strip()
+        found = re.fullmatch(r"gpa: (0|0x[0-9a-f]+)|Unmapped", answer)
+        if not found:
+            raise SystemExit(f"gva2gpa {gva:#x}: found {answer!r}")
+        answers.append([f"{gva:#x}", found[1]])
+    dump = folder / "dump"
+    guest.ask("dump-guest-memory", paging=False, protocol=f"file:{dump}")
+    with open(dump, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as core:
+        pages, notes = table_pages(memoryview(core), registers["CR3"], levels)
+    dump.unlink()
+    guest.ask("cont")
+    cpu, megabytes, words = GUESTS[name]
+    said = {
+        "qemu": guest.ask("query-version")["qemu"],
+        "linux": next((line[7:] for line in lines if line.startswith("@linux ")), ""),
+        "cpu": cpu,
+        "megabytes": megabytes,
+        "command_line": f"{WORDS} {words}",
+        "registers": {key: f"{value:#x}" for key, value in registers.items()},
+        "gva2gpa": answers,
+        "maps": maps,
+        "pagemap": [line[6:] for line in lines if line.startswith("@page ")],
+        "info_mem": folded(mapped, MEM_LINE),
+        "info_tlb": folded(tlb, TLB_LINE),
+    }
+    for ending, content in (
+        ("core", small_core(pages, notes)),
+        ("json", json.dumps(said, indent=0).encode()),
+    ):
+        path = out / f"{name}-{process}.{ending}.xz"
+        path.write_bytes(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME))
+        print(f"{path}: {len(content):,} bytes in {path.stat().st_size:,}")
+    print(f"{name} {process}: {len(pages)} table pages, {len(answers)} addresses, "
+          f"{len(tlb.splitlines()):,} pages in info tlb")  # fmt: skip
+
+
+def main():
+    """Boot the guests and write their states."""
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--kernel", required=True)
+    arguments.add_argument("--busybox", default=shutil.which("busybox"))
+    arguments.add_argument("--out", type=Path, default=HERE)
+    arguments.add_argument("names", nargs="*", default=list(GUESTS), metavar="NAME")
+    given = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        initrd = initial_files(folder, given.busybox)
+        for name in given.names:
+            guest = Guest(folder, given.kernel, initrd, name)
+            try:
+                for process in PROCESSES:
+                    lines = guest.wait()
+                    if (name, process) not in SAME:
+                        record(guest, name, process, lines, folder, given.out)
+                    guest.serial.write(b"\n")
+            finally:
+                guest.end()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
