@@ -1,7 +1,8 @@
 """Emulator of virtual address translation under a hypervisor.
 
 ``mmu.replay`` and ``mmu.compare`` replay memory traces as virtual machines on one processor;
-``mmu.translate`` translates one address through page tables in a ``mmu.Memory``.
+``mmu.translate`` translates one address through page tables in a ``mmu.Memory``, ``mmu.mapping`` lists
+all that they map.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from mmu.run import Replay, compare, replay
     from mmu.schedule import load_schedule
     from mmu.slices import Slices
+    from mmu.spacemap import Mapping, mapping
     from mmu.trace.reader import open_trace
     from mmu.translation import Step, Translation, Translations, translate, translate_many
     from mmu.turns import ProcessConfig, Quantum, Start
@@ -31,6 +33,7 @@ __all__ = [
     "Ept",
     "Example",
     "InputError",
+    "Mapping",
     "Memory",
     "MmuError",
     "Npt",
@@ -56,6 +59,7 @@ __all__ = [
     "explain",
     "load_processor",
     "load_schedule",
+    "mapping",
     "open_trace",
     "record_slices",
     "replay",
@@ -75,6 +79,7 @@ _HOMES = {
     "mmu.run": ("Replay", "compare", "replay"),
     "mmu.schedule": ("load_schedule",),
     "mmu.slices": ("Slices",),
+    "mmu.spacemap": ("Mapping", "mapping"),
     "mmu.trace.reader": ("open_trace",),
     "mmu.translation": ("Step", "Translation", "Translations", "translate", "translate_many"),
     "mmu.turns": ("ProcessConfig", "Quantum", "Start"),
