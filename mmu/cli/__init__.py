@@ -14,7 +14,7 @@ from io import TextIOWrapper
 import click
 
 from mmu import units
-from mmu.cli import processors, run, schedule, trace, walk
+from mmu.cli import processors, run, schedule, trace, translate, walk
 from mmu.cli.arguments import Nearest
 from mmu.errors import MmuError
 
@@ -42,6 +42,7 @@ for command in (
     trace.trace,
     schedule.schedule,
     walk.walk,
+    translate.translate,
     processors.group,
 ):
     cli.add_command(command)
