@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 KERNEL ?= $(lastword $(sort $(wildcard /boot/vmlinuz-*)))
+MODULES ?= $(patsubst /boot/vmlinuz-%,/lib/modules/%,$(KERNEL))
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 QUICK := not slow and not fuzz
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist worksteal -p no:benchmark
@@ -44,7 +45,7 @@ traces: .venv/run
 
 # Boot Linux in QEMU once more and write down its page tables and what is said of them.
 vectors: .venv/run
-	$(BIN)/python tests/vectors/linux_guest.py --kernel "$(KERNEL)"
+	$(BIN)/python tests/vectors/linux_guest.py --kernel "$(KERNEL)" --modules "$(MODULES)"
 
 .venv/python:
 	$(PYTHON) -m venv .venv

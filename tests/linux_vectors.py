@@ -28,13 +28,8 @@ class LinuxState:
         return mmu.Control(
             wp=bool(cr0 >> 16 & 1), nxe=bool(self.registers["EFER"] >> 11 & 1),
             smep=bool(cr4 >> 20 & 1), smap=bool(cr4 >> 21 & 1), ac=bool(flags >> 18 & 1),
-            la57=bool(cr4 >> 12 & 1), gbpages=True, maxphyaddr=40,
+            la57=bool(cr4 >> 12 & 1), maxphyaddr=40,
         )  # fmt: skip
-
-    @property
-    def half(self):
-        """The first address of the lower half that is not canonical."""
-        return 1 << (56 if self.control.la57 else 47)
 
     @property
     def answers(self):

@@ -202,6 +202,69 @@ def test_vectors_have_what_they_were_made_for():
     assert not np.any(~isolated.user & (isolated.size > np.uint64(1 << 27)))  # no direct map
 
 
+@pytest.fixture(scope="module")
+def machine():
+    """A machine that Linux runs with KVM, in NPT."""
+    return linux_state("nested-kvm")
+
+
+def translated_in(machine, gvas, **options):
+    return mmu.translate_many(
+        machine.memory, np.array(gvas, np.uint64), cr3=machine.registers["CR3"],
+        nested=mmu.Npt(int(machine.said["ncr3"], 16)), control=machine.control, user=False, **options,
+    )  # fmt: skip
+
+
+def test_a_machine_in_kvm_has_its_pages_where_linux_says(machine):
+    """Each page of each mapping that the machine's own tables were made of, through KVM's tables."""
+    said = machine.present
+    where = {}
+    for gva, gpa, size in ([int(part, 16) for part in made] for made in machine.said["made"]):
+        for page in said:
+            if gpa <= page << 12 < gpa + size:
+                where[gva + (page << 12) - gpa] = page
+    assert len(where) > len(said) > 1000
+    found = translated_in(machine, list(where))
+    assert np.all(found.outcome == mmu.Outcome.OK)
+    assert (found.gpa >> np.uint64(12)).tolist() == list(where.values())
+    assert (found.maddr >> np.uint64(12)).tolist() == [said[page] for page in where.values()]
+    pairs = set(zip(found.guest_page_size.tolist(), found.nested_page_size.tolist(), strict=True))
+    assert pairs == {
+        (guest, nested) for guest in (PAGE, LARGE, HUGE) for nested in (PAGE, LARGE)
+    }  # fmt: skip
+
+
+def test_a_machine_in_kvm_must_not_write_where_its_memory_is_the_page_of_zeros(machine):
+    """KVM maps what was only read without the right to write; Linux's frame for it is one for all."""
+    frames = list(machine.present.values())
+    zeros = max(frames, key=frames.count)
+    found = translated_in(machine, [0xFFFF_8880_0000_0000 + (page << 12) for page in machine.present],
+                          access="write")  # fmt: skip
+    denied = found.outcome == mmu.Outcome.NESTED_VIOLATION
+    assert denied.tolist() == [frame == zeros for frame in frames]
+    assert np.all(found.exit_info[denied] == (1 << 32 | 0b111))  # a write of a present page, final
+
+
+@compiled
+def test_the_whole_map_of_a_machine_in_kvm_is_what_linux_says(machine):
+    found = mmu.mapping(
+        machine.memory, cr3=machine.registers["CR3"], control=machine.control,
+        nested=mmu.Npt(int(machine.said["ncr3"], 16)),
+    )  # fmt: skip
+    said = machine.present
+    for gpa, maddr, size in zip(
+        found.gpa.tolist(), found.maddr.tolist(), found.size.tolist(), strict=True
+    ):
+        for offset in range(0, size, PAGE):
+            assert said[gpa + offset >> 12] == maddr + offset >> 12
+    mapped = {(gpa >> 12) + i for gpa, size in zip(found.gpa.tolist(), found.size.tolist(), strict=True)
+              for i in range(size >> 12)}  # fmt: skip
+    assert mapped == set(said)
+    assert set(found.hole_outcome.tolist()) == {mmu.Outcome.NESTED_VIOLATION}
+    every = int(found.size.sum()) + int(found.hole_size.sum())
+    assert every == sum(int(size, 16) for *_, size in machine.said["made"])
+
+
 def test_vectors_stay_small():
     assert sum(path.stat().st_size for path in VECTORS.iterdir()) < 400_000
 

@@ -1,6 +1,6 @@
 """Boot Linux in QEMU and write down what it and QEMU say about its page tables.
 
-    python tests/vectors/linux_guest.py --kernel FILE [--busybox FILE] [--out FOLDER] [NAME...]
+    python tests/vectors/linux_guest.py --kernel FILE [--modules FOLDER] [--out FOLDER] [NAME...]
 
 Needs qemu-system-x86_64, a C compiler and a static busybox (Debian: qemu-system-x86, gcc,
 busybox-static, linux-image-amd64). No privileges; a guest runs without KVM and takes two minutes. For
@@ -10,6 +10,10 @@ each guest of GUESTS and each process of PROCESSES it writes
   left that hold tables reachable from CR3;
 - ``NAME-PROCESS.json.xz``: the registers; ``gva2gpa`` of some hundred addresses, ``info mem`` and
   ``info tlb`` in runs (`folded`); the process's maps and pagemap as Linux tells them.
+
+The guest ``nested``, for which the kernel's modules are needed, runs a machine of its own with KVM:
+``nested-kvm`` has both kinds of tables, the pairs of addresses that the machine's own tables were made
+of (linux_nested.c), and the frames behind its memory as Linux tells them.
 
 The formats of the monitor's answers are those of QEMU 7.2 (target/i386/monitor.c).
 """
@@ -38,7 +42,10 @@ GUESTS = {
     # name: CPU, memory in MiB, kernel's words
     "four": ("max,la57=off", 192, "pti=on"),
     "five": ("max,la57=on", 3072, "pti=off hugepagesz=1G hugepages=1"),
+    "nested": ("max,la57=off,+svm,+npt", 640, ""),  # Linux has large pages from 512 MiB on
 }
+NESTED = "nested"  # the guest that is a hypervisor
+MODULES = ("irqbypass.ko", "kvm.ko", "ccp.ko", "kvm-amd.ko")
 PROCESSES = ("user", "kernel", "shell")  # in the order of linux_init.c
 SAME = {("five", "kernel")}  # without page-table isolation: the tables of "user"
 WORDS = "console=ttyS0 quiet panic=-1 rdinit=/init"
@@ -63,18 +70,19 @@ def cpio(files):
     return out.getvalue()
 
 
-def initial_files(folder, busybox):
-    """Compile the first process and pack it."""
+def initial_files(folder, source, files):
+    """Compile the first process, and pack it with files: {name: path}."""
     init = folder / "init"
-    subprocess.run(["cc", "-O1", "-w", "-static", "-o", init, HERE / "linux_init.c"], check=True)
-    packed = folder / "initrd"
+    flags = ("-O1", "-w", "-static", "-fno-stack-protector", "-fcf-protection=none")
+    subprocess.run(["cc", *flags, "-o", init, HERE / source], check=True)
+    packed = folder / f"{source}.initrd"
     packed.write_bytes(
         cpio(
             [
                 ("dev", 0o40755, b""),
                 ("bin", 0o40755, b""),
-                ("bin/busybox", 0o100755, Path(busybox).read_bytes()),
                 ("init", 0o100755, init.read_bytes()),
+                *((name, 0o100755, Path(path).read_bytes()) for name, path in files.items()),
             ]
         )
     )
@@ -313,15 +321,69 @@ def record(guest, name, process, lines, folder, out):
         "info_mem": folded(mapped, MEM_LINE),
         "info_tlb": folded(tlb, TLB_LINE),
     }
-    for ending, content in (
-        ("core", small_core(pages, notes)),
-        ("json", json.dumps(said, indent=0).encode()),
-    ):
-        path = out / f"{name}-{process}.{ending}.xz"
-        path.write_bytes(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME))
-        print(f"{path}: {len(content):,} bytes in {path.stat().st_size:,}")
+    written(out, f"{name}-{process}", small_core(pages, notes), said)
     print(f"{name} {process}: {len(pages)} table pages, {len(answers)} addresses, "
           f"{len(tlb.splitlines()):,} pages in info tlb")  # fmt: skip
+
+
+def written(out, name, core, said):
+    """Write both files of a state."""
+    for ending, content in (("core", core), ("json", json.dumps(said, indent=0).encode())):
+        path = out / f"{name}.{ending}.xz"
+        path.write_bytes(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME))
+        print(f"{path}: {len(content):,} bytes in {path.stat().st_size:,}")
+
+
+def control_block(core, registers):
+    """Find the block that KVM keeps for the machine, and return its nCR3.
+
+    Places of its fields: AMD64 APM vol. 2, appendix B, "Layout of VMCB".
+    """
+    found = set()
+    for _, offset, size in segments(core)[0]:
+        for place in range(offset, offset + size - PAGE + 1, PAGE):
+            (enabled, ncr3, cr3, rip) = (
+                struct.unpack_from("<Q", core, place + field)[0]
+                for field in (0x90, 0xB0, 0x550, 0x578)
+            )
+            if enabled & 1 and cr3 == registers["CR3"] and rip >> 12 == registers["RIP"] >> 12:
+                found.add(ncr3)
+    if len(found) != 1:
+        raise SystemExit(f"nCR3: found {sorted(map(hex, found))}")
+    return found.pop()
+
+
+def record_nested(guest, lines, folder, out):
+    """Write down the state of a guest and the machine that it runs."""
+    made = [line.split()[1:] for line in lines if line.startswith("@gva ")]
+    frames = [line[6:] for line in lines if line.startswith("@page ")]
+    first = int(made[0][0], 16)  # the machine's code
+    registers = guest.stop_in(lambda seen: seen["RIP"] >> 12 == first >> 12)
+    dump = folder / "dump"
+    guest.ask("dump-guest-memory", paging=False, protocol=f"file:{dump}")
+    with open(dump, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as core:
+        ncr3 = control_block(core, registers)
+        pages, notes = table_pages(memoryview(core), ncr3, 4)
+        for line in frames:
+            gpa, _, frame = (int(part, 16) for part in line.split())
+            if gpa << 12 < first:  # the machine's own tables
+                for address, offset, size in segments(core)[0]:
+                    if address <= frame << 12 < address + size:
+                        at = offset + (frame << 12) - address
+                        pages[frame << 12] = bytes(core[at : at + PAGE])
+    dump.unlink()
+    cpu, megabytes, words = GUESTS[NESTED]
+    said = {
+        "qemu": guest.ask("query-version")["qemu"],
+        "cpu": cpu,
+        "megabytes": megabytes,
+        "command_line": f"{WORDS} {words}",
+        "registers": {key: f"{value:#x}" for key, value in registers.items()},
+        "ncr3": f"{ncr3:#x}",
+        "made": made,
+        "pagemap": frames,
+    }
+    written(out, "nested-kvm", small_core(pages, notes), said)
 
 
 def main():
@@ -329,15 +391,26 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--kernel", required=True)
     arguments.add_argument("--busybox", default=shutil.which("busybox"))
+    arguments.add_argument("--modules", type=Path, help="such as /lib/modules/VERSION")
     arguments.add_argument("--out", type=Path, default=HERE)
     arguments.add_argument("names", nargs="*", default=list(GUESTS), metavar="NAME")
     given = arguments.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        initrd = initial_files(folder, given.busybox)
         for name in given.names:
+            if name == NESTED and not given.modules:
+                print(f"{name}: left out, as --modules says nothing")
+                continue
+            if name == NESTED:
+                files = {each: next(given.modules.rglob(each)) for each in MODULES}
+                initrd = initial_files(folder, "linux_nested.c", files)
+            else:
+                initrd = initial_files(folder, "linux_init.c", {"bin/busybox": given.busybox})
             guest = Guest(folder, given.kernel, initrd, name)
             try:
+                if name == NESTED:
+                    record_nested(guest, guest.wait(), folder, given.out)
+                    continue
                 for process in PROCESSES:
                     lines = guest.wait()
                     if (name, process) not in SAME:
