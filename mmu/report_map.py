@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmu.ending import ERROR_BITS
 from mmu.files import Table, csv_text
 from mmu.hardware.outcome import Outcome
 from mmu.paging import Ept, Npt
@@ -19,7 +20,6 @@ PIECE = 1 << 16  # rows that are plain Python values at once
 WIDTH = 16  # hexadecimal digits of an address
 # Bits by number, short (Intel SDM vol. 3, "Page-Fault Exceptions" and "Exit Qualification for EPT
 # Violations"; AMD64 APM vol. 2, "Nested versus Guest Page Faults").
-ERROR_BITS = {0: "P", 1: "W/R", 2: "U/S", 3: "RSVD", 4: "I/D"}
 QUALIFICATION_BITS = {
     0: "read", 1: "write", 2: "fetch", 3: "R granted", 4: "W granted", 5: "X granted",
     7: "address valid", 8: "final",
