@@ -230,12 +230,24 @@ def folded(lines, pattern):
     ]
 
 
+def lines_of(lines, head):
+    """Return what stands behind a head in the lines that have it."""
+    return [line.removeprefix(head) for line in lines if line.startswith(head)]
+
+
 def record(guest, name, process, lines, folder, out):
     """Write down one state of a guest."""
-    registers = guest.stop_in(WANTED[process])
+    last, _, frame = (int(part, 16) for part in lines_of(lines, "@page ")[-1].split())
+
+    def wanted(seen):
+        """The process runs, and not the first one or the kernel in its place: its stack is there."""
+        here = f"gpa: {frame << 12:#x}"
+        return WANTED[process](seen) and guest.human(f"gva2gpa {last << 12:#x}").strip() == here
+
+    registers = guest.stop_in(wanted)
     levels = 5 if registers["CR4"] >> 12 & 1 else 4
     tlb, mapped = guest.human("info tlb"), guest.human("info mem")
-    maps = [line[6:] for line in lines if line.startswith("@maps ")]
+    maps = lines_of(lines, "@maps ")
     answers = []
     for gva in questions(tlb, maps, levels, random.Random(f"{name} {process}")):
         answer = guest.human(f"gva2gpa {gva:#x}").strip()
@@ -259,7 +271,7 @@ def record(guest, name, process, lines, folder, out):
         "registers": {key: f"{value:#x}" for key, value in registers.items()},
         "gva2gpa": answers,
         "maps": maps,
-        "pagemap": [line[6:] for line in lines if line.startswith("@page ")],
+        "pagemap": lines_of(lines, "@page "),
         "info_mem": folded(mapped, MEM_LINE),
         "info_tlb": folded(tlb, TLB_LINE),
     }
@@ -298,7 +310,7 @@ def control_block(core, registers):
 def record_nested(guest, lines, folder, out):
     """Write down the state of a guest and the machine that it runs."""
     made = [line.split()[1:] for line in lines if line.startswith("@gva ")]
-    frames = [line[6:] for line in lines if line.startswith("@page ")]
+    frames = lines_of(lines, "@page ")
     first = int(made[0][0], 16)  # the machine's code
     registers = guest.stop_in(lambda seen: seen["RIP"] >> 12 == first >> 12)
     dump = folder / "dump"
