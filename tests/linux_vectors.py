@@ -2,7 +2,6 @@
 
 import json
 import lzma
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,17 +64,9 @@ def unfolded(runs):
             yield int(first, 16) + i * int(step, 16), int(second, 16) + i * int(by, 16), text
 
 
-def core_file(name, place, folder=VECTORS):
-    """Put the core of a state into a folder, as QEMU would have; the file."""
-    path = Path(place) / f"{name}.core"
-    path.write_bytes(lzma.decompress((folder / f"{name}.core.xz").read_bytes()))
-    return path
-
-
 def linux_state(name, folder=VECTORS):
     """Read a state of that name."""
     said = json.loads(lzma.decompress((folder / f"{name}.json.xz").read_bytes()))
-    with tempfile.TemporaryDirectory() as place:  # what is mapped needs no name
-        memory = mmu.Memory.open(core_file(name, place, folder))
+    memory = mmu.Memory.open(folder / f"{name}.core")
     registers = {key: int(value, 16) for key, value in said["registers"].items()}
     return LinuxState(name, memory, registers, said)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from exact import PAGE, WB, XD, P, U
 from handtables import HandTables
-from linux_vectors import core_file, linux_state, unfolded
+from linux_vectors import VECTORS, linux_state, unfolded
 from test_cli import HEAVY, run
 
 from mmu import cli
@@ -230,7 +230,7 @@ def test_rows_are_whole_however_many_pieces_they_come_in(tmp_path, capsys, monke
 def test_a_guest_of_linux_is_listed_as_qemu_lists_it(tmp_path, capsys):
     """By rights, where the kernel has them merged: 65,536 copies of a page and all the rest."""
     state = linux_state("four-user")
-    image = core_file("four-user", tmp_path)
+    image = VECTORS / "four-user.core"
     before = image.read_bytes()
     lines = said(
         capsys, "--all", "--merge", "rights", "--image", image, "--cr3", hex(state.registers["CR3"])

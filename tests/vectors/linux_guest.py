@@ -6,7 +6,7 @@ Needs qemu-system-x86_64, a C compiler and a static busybox (Debian: qemu-system
 busybox-static, linux-image-amd64). No privileges; a guest runs without KVM and takes two minutes. For
 each guest of GUESTS and each process of PROCESSES it writes
 
-- ``NAME-PROCESS.core.xz``: an ELF core such as dump-guest-memory writes, of which only the pages are
+- ``NAME-PROCESS.core``: an ELF core such as dump-guest-memory writes, of which only the pages are
   left that hold tables reachable from CR3;
 - ``NAME-PROCESS.json.xz``: the registers; ``gva2gpa`` of some hundred addresses, ``info mem`` and
   ``info tlb`` in runs (`folded`); the process's maps and pagemap as Linux tells them.
@@ -282,10 +282,12 @@ def record(guest, name, process, lines, folder, out):
 
 def written(out, name, core, said):
     """Write both files of a state."""
-    for ending, content in (("core", core), ("json", json.dumps(said, indent=0).encode())):
-        path = out / f"{name}.{ending}.xz"
-        path.write_bytes(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME))
-        print(f"{path}: {len(content):,} bytes in {path.stat().st_size:,}")
+    text = json.dumps(said, indent=0).encode()
+    packed = lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)
+    for ending, content in (("core", core), ("json.xz", packed)):
+        path = out / f"{name}.{ending}"
+        path.write_bytes(content)
+        print(f"{path}: {len(content):,} bytes")
 
 
 def control_block(core, registers):
