@@ -1,13 +1,13 @@
-"""Ask the package and `tests/manual.py` the same question; build the memories that tests ask about."""
+"""Ask the package and `mmu.testing.reference` the same question; build memories to ask about."""
 
 from dataclasses import asdict
 from itertools import product
 
-import manual
 import numba
 import numpy as np
 
 import mmu
+from mmu.testing import reference as manual
 
 PAGE = 4096
 P, W, U, A, D, PS, PAT, XD = 1, 2, 4, 1 << 5, 1 << 6, 1 << 7, 1 << 12, 1 << 63
@@ -95,13 +95,14 @@ def ask(pages, gva, *, cr3, nested=None, access="read", user=True, control=None,
     )  # fmt: skip
     answer = {name: getattr(found, name) for name in manual.FIELDS}
     answer["outcome"] = found.outcome.name
-    answer["steps"] = [tuple(step) for step in found.steps]
     changed = np.flatnonzero(array != before)
     answer["left"] = {pages.base + 8 * int(i): int(array[i]) for i in changed}
-    expected = manual.translate(
+    by_rules = manual.translate(
         manual.Words(pages.words, pages.base, 8 * len(array)), gva, cr3=cr3, nested=nested,
         access=access, user=user, control=control, update=update,
     )  # fmt: skip
+    expected = {name: getattr(by_rules, name) for name in manual.FIELDS}
+    expected["outcome"] = by_rules.outcome.name
     expected["left"] = expected["updates"] if update else {}
     for place in expected["left"]:  # the next question is about the same memory
         pages.words[place] = int(before[(place - pages.base) // 8])

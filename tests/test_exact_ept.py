@@ -7,7 +7,6 @@ kvm-unit-tests (x86/vmx_tests.c), whose names the tests give.
 
 from itertools import product
 
-import manual
 import numpy as np
 import pytest
 from exact import (
@@ -30,6 +29,7 @@ from exact import (
 )  # fmt: skip
 
 import mmu
+from mmu.testing import reference as manual
 
 OK, VIOLATION, MISCONFIGURATION = (
     int(mmu.Outcome.OK),

@@ -6,7 +6,6 @@ kvm-unit-tests (x86/svm_npt.c) expects of a processor.
 
 from itertools import product
 
-import manual
 import numpy as np
 import pytest
 from exact import (
@@ -30,6 +29,7 @@ from exact import (
 )  # fmt: skip
 
 import mmu
+from mmu.testing import reference as manual
 
 OK, VIOLATION = int(mmu.Outcome.OK), int(mmu.Outcome.NESTED_VIOLATION)
 ALL = P | W | U

@@ -1,12 +1,11 @@
 """Every combination of rights, level, access, privilege and control bit of x86-64 tables.
 
-The expectation of each test is written out from the rules, apart from `tests/manual.py`: Intel SDM
+The expectation of each test is written out from the rules, apart from `mmu.testing.reference`: Intel SDM
 vol. 3, "Determination of Access Rights", "Page-Fault Exceptions", formats of entries.
 """
 
 from itertools import product
 
-import manual
 import numpy as np
 import pytest
 from exact import (
@@ -30,6 +29,7 @@ from exact import (
 )  # fmt: skip
 
 import mmu
+from mmu.testing import reference as manual
 
 OK, FAULT = int(mmu.Outcome.OK), int(mmu.Outcome.PAGE_FAULT)
 # What one entry grants: writable, user's, executable.

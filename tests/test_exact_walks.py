@@ -5,9 +5,10 @@ The defects that hardware and simulators shipped are tests with the names that t
 
 from itertools import combinations, product
 
-import manual
 import pytest
 from exact import ACCESSES, PAGE, PS, WB, XD, A, D, P, Pages, U, W, agree, ask, one_page
+
+from mmu.testing import reference as manual
 
 KINDS = pytest.mark.parametrize("kind", ["ept", "npt"])
 SIZES = {"4K": 1, "2M": 2, "1G": 3}

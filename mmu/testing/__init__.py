@@ -1,0 +1,1 @@
+"""For users who property-test a hypervisor or a pager of their own."""
