@@ -15,6 +15,21 @@ Examples are small, and shrink to one 4 KiB page at address 0 that permits every
 milliseconds. `layout.memory.words` is the array in which all tables stand.
 """
 
+from mmu.testing.host_strategies import hosts, processors, schedules
+from mmu.testing.operation_strategies import operation, operations
 from mmu.testing.table_strategies import accesses, addresses, controls, page_tables, questions
+from mmu.testing.trace_strategies import traces
 
-__all__ = ["accesses", "addresses", "controls", "page_tables", "questions"]
+__all__ = [
+    "accesses",
+    "addresses",
+    "controls",
+    "hosts",
+    "operation",
+    "operations",
+    "page_tables",
+    "processors",
+    "questions",
+    "schedules",
+    "traces",
+]

@@ -113,6 +113,13 @@ def _spread(number: int) -> int:
     return sum((number >> 2 * at & 3) << 12 + 9 * at for at in range(3))
 
 
+@cache
+def data_frames(kind: str) -> "st.SearchStrategy[int]":
+    """Draw where pages of data lie: guest-physical, or machine addresses where `kind` is "native"."""
+    start = FRAMES if kind == "native" else DATA
+    return st.integers(0, (1 << 6) - 1).map(lambda number: start + _spread(number))
+
+
 def _place(layout: Layout, plan: Plan) -> None:
     """Map a page as planned, unless something is in its way."""
     tables, nested = layout.spaces[plan.space], layout.nested

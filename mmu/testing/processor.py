@@ -1,0 +1,399 @@
+"""A processor with TLBs, walk caches and a nested TLB that a user's hypervisor or pager drives.
+
+The model changes tables in its memory, makes accesses, and invalidates what it must. Whatever a cache
+answers is compared with the tables; a difference is a `StaleTranslation`.
+
+The processor drops exactly what each instruction must drop, and nothing else; a real one may drop more,
+so that a missing invalidation shows seldom. Sources are those of `mmu.hardware.invalidate`.
+"""
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import NoReturn
+
+import numpy as np
+
+from mmu.config import Processor
+from mmu.errors import InputError, StaleTranslation
+from mmu.hardware import invalidate
+from mmu.hardware.check import STALE_DENIED, STALE_FIELDS, STALE_WORD, make_checked
+from mmu.hardware.entry import ADDRESS, DIRTY, EPT_DIRTY
+from mmu.hardware.geometry import SIZE_NAMES, build_machine, plain_view, processor_rows
+from mmu.hardware.machine import (
+    FAULT_OUTCOME,
+    FAULT_WALKS,
+    GLOBAL,
+    GUEST_REFERENCES,
+    NESTED_REFERENCES,
+    NO_CONTEXT,
+    SUPERVISOR,
+    WALKS,
+)
+from mmu.hardware.outcome import Outcome
+from mmu.hardware.rows import CONTEXTS
+from mmu.memory import Memory
+from mmu.paging import Control, Ept, Npt, whole
+from mmu.processors import load_processor
+from mmu.stale import described
+from mmu.testing.diagnosis import History, remedy
+from mmu.translation import ACCESSES, Translation, access_code, signed, translate
+
+MOST_VMS = 256
+MOST_PCID, MOST_VM_ID = (1 << 12) - 1, (1 << 16) - 1
+PCID_MASK, KEEP = MOST_PCID, 1 << 63
+named = cache(load_processor)  # which parses a file
+OWNED = ("tag", "frame", "events", "hits", "references", "evictions", "fault")
+
+
+@dataclass(frozen=True)
+class Access:
+    """How an access ended.
+
+    Attributes
+    ----------
+    outcome : Outcome
+        OK, or the fault.
+    maddr : int or None
+        Machine address.
+    answered_by : str
+        "l1" or "l2", the TLB that had it, else "walk".
+    references : int
+        Table reads made.
+    tables : Translation
+        What the tables say now, without any cache; of a fault, its error code and addresses.
+    spurious : bool
+        It is a fault, and the tables permit the access: a cache granted less than they do, which is
+        allowed. The entries it came from are gone; make the access again.
+    """
+
+    outcome: Outcome
+    maddr: int | None
+    answered_by: str
+    references: int
+    tables: Translation = field(repr=False)
+    spurious: bool = False
+
+
+@dataclass(frozen=True)
+class Mode:
+    """What the processor is running."""
+
+    vm_id: int = 0  # VPID or ASID; 0: the hypervisor
+    nested: Ept | Npt | None = None
+    cr3: int | None = None  # as last loaded, but bit 63
+
+
+class CheckedProcessor:
+    """One logical processor over a memory of tables.
+
+    Parameters
+    ----------
+    memory : Memory
+        Machine memory, writable: the processor sets accessed and dirty bits.
+    processor : str or Processor
+        Its caches: a name of `mmu processors`, or a configuration, such as one of
+        `strategies.processors`.
+    control : Control
+        Control registers, of guests and of the hypervisor.
+    pcide : bool
+        CR4.PCIDE: bits 11:0 of CR3 are a PCID.
+    pge : bool
+        CR4.PGE: bit 8 of a leaf makes a translation global.
+    tagged : bool
+        VMs have VPIDs or ASIDs. Without, every entry to a VM and every exit flushes.
+
+    Raises
+    ------
+    InputError
+        An argument is none of these; of any method as well.
+    StaleTranslation
+        By `access`: a cache answered what the tables do not say.
+
+    Examples
+    --------
+    >>> cpu = CheckedProcessor(memory.view)
+    >>> cpu.enter(vm_id=1, nested=nested.pointer, cr3=guest.root)
+    >>> cpu.access(0x1234_5678, "write").maddr
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        processor: str | Processor = "skylake-sp",
+        *,
+        control: Control | None = None,
+        pcide: bool = False,
+        pge: bool = True,
+        tagged: bool = True,
+    ) -> None:
+        if not isinstance(memory, Memory) or not memory.writable:
+            raise InputError(
+                f"memory: found {type(memory).__name__}; accepted: a writable mmu.Memory, such as "
+                "Memory.from_words(numpy.zeros(512 * pages, numpy.uint64))"
+            )
+        self.memory, self.control = memory, control or Control()
+        self.processor = named(processor) if isinstance(processor, str) else processor
+        self.pcide, self.pge, self.tagged = pcide, pge, tagged
+        self.mode = Mode()
+        self.saved: dict[int, int] = {}  # CR3 of each VM while another runs
+        self._vms: dict[int, int] = {0: MOST_VMS}  # owner, by VPID or ASID
+        self._tags: dict[tuple[str, int], int] = {}  # of guest-physical entries
+        self._contexts: dict[tuple[int, int, int], int] = {}
+        self._history = History()
+        rules = self.control.rules(None)._replace(origin=memory.base // 8)
+        groups = processor_rows(self.processor, SIZE_NAMES)
+        machine = build_machine(groups, MOST_VMS + 1, memory.words, rules)
+        self._machine = machine._replace(**{name: getattr(machine, name)[0] for name in OWNED})
+        self._plain = plain_view(self._machine)
+        self._address, self._kind = np.zeros(1, np.int64), np.zeros(1, np.uint8)
+        self._stale = np.zeros(STALE_FIELDS, np.int64)
+
+    # --- what runs -------------------------------------------------------------------------------
+
+    def enter(
+        self, vm_id: int = 1, nested: Ept | Npt | None = None, cr3: int | None = None
+    ) -> None:
+        """VM entry: run a VM from now on.
+
+        Parameters
+        ----------
+        vm_id : int
+            Its VPID or ASID, 1 to 65535; without tags all VMs have VPID 0, whatever this is.
+        nested : Ept or Npt, optional
+            Its nested tables.
+        cr3 : int, optional
+            The guest's CR3; by default what it last had. Loading it this way invalidates nothing.
+        """
+        if not 1 <= whole("vm_id", vm_id) <= MOST_VM_ID:
+            raise InputError(f"vm_id: found {vm_id}; accepted: 1 to {MOST_VM_ID}")
+        if nested is not None and not isinstance(nested, Ept | Npt):
+            found = type(nested).__name__
+            raise InputError(f"nested: found {found}; accepted: None, Ept(eptp) or Npt(ncr3)")
+        self._leave()
+        cr3 = self.saved.get(vm_id) if cr3 is None else self._checked_cr3(cr3)
+        self._run(Mode(vm_id, nested, cr3), nested)
+
+    def exit(self) -> None:
+        """VM exit: the hypervisor runs, with the CR3 that it last had."""
+        nested = self.mode.nested
+        self._leave()
+        self._run(Mode(cr3=self.saved.get(0)), nested)
+
+    def load_cr3(self, value: int) -> None:
+        """MOV to CR3: drops what is not global of its PCID, unless PCIDE and bit 63 are set."""
+        keep = bool(self.pcide and whole("cr3", value) & KEEP)
+        value = self._checked_cr3(value & ~KEEP if self.pcide else value)
+        self.mode = Mode(self.mode.vm_id, self.mode.nested, value)
+        invalidate.load_cr3(self._machine, self._context(), int(keep))
+
+    def access(self, gva: int, access: str = "read", user: bool = True) -> Access:
+        """Make an access, and compare what the caches answer with the tables.
+
+        Returns
+        -------
+        Access
+            With the outcome; a fault is one, for the model to handle.
+        """
+        place, kind = signed(whole("gva", gva)), access_code(access)
+        now = self._translate(gva, access, user)
+        if now.outcome == Outcome.NOT_CANONICAL:
+            return Access(now.outcome, None, "walk", 0, now)
+        machine, context = self._machine, self._context()
+        self._address[0], self._kind[0] = place, kind + (0 if user else SUPERVISOR)
+        before, hits = machine.events[0].copy(), machine.hits[0].sum()
+        done = make_checked(
+            machine, self._plain, self._stale, 0, context, self._address, self._kind, 0, 1
+        )
+        counted = machine.events[0] - before
+        references = int(counted[GUEST_REFERENCES] + counted[NESTED_REFERENCES])
+        by = "l1" if machine.hits[0].sum() == hits else "l2"
+        if counted[WALKS : FAULT_WALKS + 1].any():
+            by = "walk"
+        if done == 0:
+            outcome = Outcome(int(machine.fault[FAULT_OUTCOME]))
+            spurious = now.outcome == Outcome.OK
+            return Access(outcome, None, by, references, now, spurious)
+        if done < 0:
+            word, denied = int(self._stale[STALE_WORD]), int(self._stale[STALE_DENIED])
+            self._refuse(gva, by, described(word, denied), now)
+        if access == "write" and now.outcome == Outcome.OK and by != "walk":
+            self._check_dirty(gva, by, now)
+        self._history.note(self._key(), gva, now)
+        return Access(Outcome.OK, now.maddr, by, references, now)
+
+    # --- what drops entries ----------------------------------------------------------------------
+
+    def invlpg(self, gva: int) -> None:
+        """INVLPG: one page of the current PCID, and global."""
+        invalidate.invlpg(self._machine, self._context(), signed(whole("gva", gva)))
+
+    def invpcid(self, kind: int, pcid: int = 0, gva: int = 0) -> None:
+        """INVPCID: 0 a page of a PCID, 1 a PCID, 2 all and what is global, 3 all but global."""
+        self._of("kind", kind, (0, 1, 2, 3))
+        if not 0 <= whole("pcid", pcid) <= (MOST_PCID if self.pcide else 0) and kind < 2:
+            most = f"0 to {MOST_PCID}" if self.pcide else "0, where PCIDE is clear"
+            raise InputError(f"pcid: found {pcid}; accepted: {most}")
+        place = signed(whole("gva", gva))
+        invalidate.invpcid(self._machine, kind, self._context(), pcid, place)
+
+    def invvpid(self, kind: int, vm_id: int = 1, gva: int = 0) -> None:
+        """INVVPID: 0 a page of a VM, 1 a VM, 2 all VMs, 3 a VM but what is global."""
+        self._of("kind", kind, (0, 1, 2, 3))
+        if kind != invalidate.ALL_VMS and not 1 <= whole("vm_id", vm_id) <= MOST_VM_ID:
+            raise InputError(f"vm_id: found {vm_id}; accepted: 1 to {MOST_VM_ID}, VPID 0 fails")
+        invalidate.invvpid(self._machine, kind, self._owner(vm_id), signed(whole("gva", gva)))
+
+    def invept(self, kind: int, nested: Ept | int = 0) -> None:
+        """INVEPT: 1 what comes of an EPT pointer's tables, 2 of any."""
+        self._of("kind", kind, (1, 2))
+        root = nested.root if isinstance(nested, Ept) else whole("eptp", nested) & ADDRESS
+        invalidate.invept(self._machine, kind, self._tag("ept", root))
+
+    def tlb_control(self, code: int, vm_id: int | None = None) -> None:
+        """VMRUN's TLB_CONTROL: 0 nothing, 1 everything, 3 an ASID, 7 an ASID but what is global.
+
+        `vm_id`: the ASID, by default that of the VM that runs.
+        """
+        self._of("code", code, (0, 1, 3, 7))
+        owner = self._owner(self.mode.vm_id if vm_id is None else vm_id)
+        invalidate.tlb_control(self._machine, code, owner)
+
+    def invlpga(self, gva: int, asid: int) -> None:
+        """INVLPGA: one page of an ASID; guest-physical entries stay."""
+        invalidate.invlpga(self._machine, self._owner(asid), signed(whole("gva", gva)))
+
+    def toggle_pge(self) -> None:
+        """MOV to CR4 that changes PGE, twice: all of the current VM, what is global included."""
+        invalidate.load_cr4(self._machine, self._context(), 1)
+
+    def flush(self, nested: bool = True) -> None:
+        """Drop everything; without `nested` all but guest-physical entries."""
+        invalidate.flush(self._machine, nested)
+
+    # --- within ----------------------------------------------------------------------------------
+
+    @staticmethod
+    def _of(name: str, value: object, accepted: tuple[int, ...]) -> None:
+        if whole(name, value) not in accepted:
+            raise InputError(f"{name}: found {value}; accepted: {' | '.join(map(str, accepted))}")
+
+    @staticmethod
+    def _checked_cr3(cr3: int) -> int:
+        if not 0 <= whole("cr3", cr3) < 1 << 63:
+            raise InputError(f"cr3: found {cr3:#x}; accepted: 63 bits, of which 51:12 count")
+        return cr3
+
+    def _leave(self) -> None:
+        if self.mode.cr3 is not None:
+            self.saved[self.mode.vm_id] = self.mode.cr3
+
+    def _run(self, mode: Mode, nested: Ept | Npt | None) -> None:
+        """Change what runs; `nested` are the VM's tables that is entered or left."""
+        self.mode = mode
+        rules = self.control.rules(mode.nested)
+        rules = rules._replace(origin=self._machine.rules.origin)
+        self._machine = self._machine._replace(rules=rules)
+        self._plain = self._plain._replace(rules=rules._replace(update=0))
+        if not self.tagged:
+            # Intel keeps guest-physical entries, and AMD has no way to.
+            self.flush(nested=isinstance(nested, Npt) or self.processor.flush_nested)
+
+    def _owner(self, vm_id: int) -> int:
+        """Return the small number that stands for a VPID or ASID."""
+        vm_id = whole("vm_id", vm_id) if self.tagged else 0
+        if not 0 <= vm_id <= MOST_VM_ID:
+            raise InputError(f"vm_id: found {vm_id}; accepted: 0 to {MOST_VM_ID}")
+        if vm_id not in self._vms:
+            if len(self._vms) > MOST_VMS:
+                raise InputError(
+                    f"vm_id: found {vm_id}, number {MOST_VMS + 1}; accepted: fewer VMs"
+                )
+            self._vms[vm_id] = len(self._vms) - 1
+        return self._vms[vm_id]
+
+    def _tag(self, form: str, number: int) -> int:
+        if (form, number) not in self._tags:
+            if len(self._tags) == CONTEXTS:
+                raise InputError(f"nested: found more than {CONTEXTS} tables; accepted: fewer")
+            self._tags[form, number] = len(self._tags)
+        return self._tags[form, number]
+
+    def _key(self) -> tuple[int, int, int]:
+        """Return the tags of what the current address space caches: VM, PCID, nested tables."""
+        nested, owner = self.mode.nested, self._owner(self.mode.vm_id)
+        tag = NO_CONTEXT
+        if isinstance(nested, Ept):
+            tag = self._tag("ept", nested.root)
+        elif nested is not None:
+            tag = self._tag("asid", owner)  # AMD tags them by the VM
+        pcid = (self.mode.cr3 or 0) & PCID_MASK if self.pcide else 0
+        return owner, pcid, tag
+
+    def _context(self) -> int:
+        """Return the context that stands for the current tags, with its roots up to date."""
+        if self.mode.cr3 is None:
+            raise InputError(
+                "cr3: found none; accepted: load_cr3(value), or enter(cr3=value), first"
+            )
+        owner, pcid, tag = self._key()
+        context = self._interned(owner, pcid, tag)
+        nested = self.mode.nested
+        self._machine.root[context] = self.mode.cr3 & ADDRESS
+        self._machine.nested[context] = nested.root if nested else -1
+        if self.pge:
+            self._machine.global_context[context] = self._interned(owner, GLOBAL, tag)
+        return context
+
+    def _interned(self, owner: int, pcid: int, tag: int) -> int:
+        key = owner, pcid, tag
+        if key not in self._contexts:
+            context = len(self._contexts)
+            if context == CONTEXTS - 1:
+                raise InputError(
+                    f"cr3: found {context} address spaces; accepted: fewer PCIDs and VMs"
+                )
+            machine = self._machine
+            machine.vm[context], machine.pcid[context] = owner, pcid
+            machine.nested_tag[context] = tag
+            self._contexts[key] = context
+        return self._contexts[key]
+
+    def _translate(self, gva: int, access: str, user: bool) -> Translation:
+        mode = self.mode
+        if mode.cr3 is None:
+            self._context()  # which says what is missing
+        return translate(
+            self.memory, gva, cr3=mode.cr3 or 0, nested=mode.nested, access=access, user=user,
+            control=self.control,
+        )  # fmt: skip
+
+    def _check_dirty(self, gva: int, by: str, now: Translation) -> None:
+        """Refuse a write that leaves a page clean which the cache has as dirty."""
+        for step in now.steps:
+            new = now.updates.get(step.address, step.entry)
+            ept = step.dimension == "nested" and isinstance(self.mode.nested, Ept)
+            if (new ^ step.entry) & (EPT_DIRTY if ept else DIRTY):
+                cached = f"a dirty page; dirty is clear in {step.entry:#x}"
+                self._refuse(gva, by, cached, now, step.dimension)
+
+    def _refuse(
+        self, gva: int, by: str, cached: str, now: Translation, dimension: str | None = None
+    ) -> NoReturn:
+        """Report a stale translation; `dimension`: of the tables that changed, where known."""
+        kind = int(self._kind[0])
+        who = "supervisor" if kind >= SUPERVISOR else "user"
+        what = list(ACCESSES)[kind % SUPERVISOR]
+        gva %= 1 << 64
+        source = "a walk through walk caches" if by == "walk" else f"the {by.upper()} TLB"
+        says = now.outcome.name
+        if now.outcome == Outcome.OK:
+            says = f"{now.maddr:#x}, in a page of {now.page_size:#x} bytes"
+        change = self._history.change(self._key(), gva, now)
+        dimension = change.dimension if change else dimension
+        cause = f"; {change.text}" if change else ""
+        drop = remedy(self.mode, self.pcide, gva, dimension)
+        raise StaleTranslation(
+            gva,
+            f"stale translation: {who} {what} of {gva:#x} was answered by {source} with {cached}; "
+            f"the tables say {says}{cause}; {drop} would have dropped it",
+        )
