@@ -2,18 +2,19 @@
 
 import numba
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from mmu.errors import StaleTranslation
 from mmu.testing.example import Fixed, Hypervisor, machine_of
 
 FEW = settings(
-    max_examples=10 if numba.config.DISABLE_JIT else 60, stateful_step_count=20, deadline=None,
-    database=None, derandomize=True, suppress_health_check=list(HealthCheck),
+    max_examples=5 if numba.config.DISABLE_JIT else 100, deadline=None,
+    database=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_planted_bug_is_found_and_the_report_says_what_is_missing():
     with pytest.raises(StaleTranslation) as caught:
         run_state_machine_as_test(machine_of(Hypervisor), settings=FEW)
@@ -21,7 +22,16 @@ def test_the_planted_bug_is_found_and_the_report_says_what_is_missing():
     assert "stale translation" in text
     assert "INVEPT 1 of EPTP" in text
     assert "\n" not in text
-    assert len([note for note in caught.value.__notes__ if "state." in note]) <= 7
+
+
+@pytest.mark.fuzz
+def test_the_planted_bug_shrinks_to_an_access_a_move_and_an_access():
+    with pytest.raises(StaleTranslation) as caught:
+        run_state_machine_as_test(
+            machine_of(Hypervisor), settings=settings(FEW, phases=list(Phase))
+        )
+    steps = [line for note in caught.value.__notes__ for line in note.splitlines()]
+    assert len([line for line in steps if line.strip().startswith("state.")]) <= 5
 
 
 def test_the_mended_hypervisor_is_found_right():

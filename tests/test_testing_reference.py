@@ -75,3 +75,19 @@ def test_memory_is_an_array_a_dictionary_or_anything_that_can_be_read():
         assert (answer.outcome, answer.maddr) == (reference.Outcome.OK, 0x9123)
     assert reference.translate(tables.words, 0x5000, cr3=1 << 40).outcome.name == "NO_MEMORY"
     assert reference.translate(tables.present(), 0x5000, cr3=1 << 40).outcome.name == "PAGE_FAULT"
+
+
+@pytest.mark.parametrize("update", [False, True])
+def test_sparse_memory_reads_as_zero_where_there_is_no_page(update):
+    tables = HandTables(8)
+    root = tables.take()
+    tables.map_native(root, 0x5000, 0x9000)
+    pages = tables.words.reshape(8, 512)
+    addresses = np.arange(8, dtype=np.uint64) * np.uint64(4096)
+    for gva, cr3 in ((0x5000, root), (0x5000, 1 << 40), (1 << 30, root)):
+        answers = []
+        for translate in (mmu.translate, reference.translate):
+            mine = pages.copy()
+            memory = mmu.Memory.from_pages(addresses, mine)
+            answers.append((asdict(translate(memory, gva, cr3=cr3, update=update)), mine.tolist()))
+        assert answers[0] == answers[1]

@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 from mmu.paging import Ept
 from mmu.translation import Step, Translation
 
-MARKS = {"guest": 3 << 5, "nested": 3 << 5 | 3 << 8}  # accessed and dirty bits, of any format
+# Accessed and dirty bits, of any format of tables; a dirty bit that is cleared is a change as well.
+MARKS = {"guest": 3 << 5, "nested": 3 << 5 | 3 << 8}
+DIRTY = {"guest": 1 << 6, "nested": 1 << 6 | 1 << 9}
 Key = tuple[int, int, int]
 
 
@@ -25,7 +27,8 @@ class History:
     def note(self, key: Key, gva: int, made: Translation) -> None:
         """Remember what a translation came of, if it is another than before."""
         size = made.page_size or 1
-        self._steps[key, size, gva % (1 << 64) // size] = made.steps
+        used = [s._replace(entry=made.updates.get(s.address, s.entry)) for s in made.steps]
+        self._steps[key, size, gva % (1 << 64) // size] = tuple(used)
 
     def change(self, key: Key, gva: int, now: Translation) -> Change | None:
         """Return the first entry that has changed since the translation of an address was made.
@@ -39,8 +42,10 @@ class History:
             entries = {step.address: step for step in now.steps}
             for step in then:
                 found = entries.get(step.address)
-                marks = MARKS[step.dimension]
-                if found and (found.entry ^ step.entry) & ~marks:
+                if found is None:
+                    continue
+                marks, cleaned = MARKS[step.dimension], step.entry & ~found.entry
+                if (found.entry ^ step.entry) & ~marks or cleaned & DIRTY[step.dimension]:
                     return Change(
                         step.dimension,
                         f"the {step.dimension} entry of level {step.level} at {step.address:#x} was "

@@ -27,7 +27,7 @@ from mmu.testing.processor import CheckedProcessor
 from mmu.testing.tables import PAGE, SIZES, TableMemory, Tables
 
 LARGE = SIZES["2m"]
-REGIONS, PIECES = 2, 4  # 2 MiB regions of guest memory, and the pieces of each that are used
+REGIONS, PIECES = 2, 2  # 2 MiB regions of guest memory, and the pieces of each that are used
 BACKED_AT = LARGE  # machine address: the guest's memory lies side by side from here
 SPARE = 1 << 30  # pieces that are moved go here and up
 # A small processor meets the bug sooner: entries, ways, and what each array holds.
@@ -36,7 +36,7 @@ SMALL: dict[str, Any] = {
     "frequency_hz": 10**9,
     "l1_data": [{"entries": 4, "ways": 2, "sizes": ["4k", "2m"]}],
     "l1_fetch": [{"entries": 4, "ways": 2, "sizes": ["4k", "2m"]}],
-    "nested_tlb": {"entries": 4, "ways": 4, "sizes": ["4k", "2m"]},
+    "nested_tlb": {"entries": 16, "ways": 16, "sizes": ["4k", "2m"]},
     "latencies": {"l2": 7, "walk_cache": 1, "nested_tlb": 1, "reference": 14, "update": 20},
 }
 

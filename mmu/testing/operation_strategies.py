@@ -35,7 +35,7 @@ def operation(draw: st.DrawFn, /, layout: Layout, names: Sequence[str] | None = 
     form = layout.nested.form if layout.nested else "native"
     if names is None:
         instructions = {"native": NATIVE, "ept": INTEL, "npt": AMD}[form]
-        names = ("access",) * 8 + CHANGES + CHANGES + ("switch", "enter") + instructions
+        names = ("access",) * 8 + CHANGES + CHANGES + ("switch", "enter") + 2 * instructions
     name = draw(one_of(*names))
     if name in CHANGES:
         return _change(draw, layout, name, form)

@@ -17,7 +17,7 @@ from mmu.config import Processor
 from mmu.errors import InputError, StaleTranslation
 from mmu.hardware import invalidate
 from mmu.hardware.check import STALE_DENIED, STALE_FIELDS, STALE_WORD, make_checked
-from mmu.hardware.entry import ADDRESS, DIRTY, EPT_DIRTY
+from mmu.hardware.entry import ADDRESS
 from mmu.hardware.geometry import SIZE_NAMES, build_machine, plain_view, processor_rows
 from mmu.hardware.machine import (
     FAULT_OUTCOME,
@@ -140,9 +140,9 @@ class CheckedProcessor:
         self._tags: dict[tuple[str, int], int] = {}  # of guest-physical entries
         self._contexts: dict[tuple[int, int, int], int] = {}
         self._history = History()
-        rules = self.control.rules(None)._replace(origin=memory.base // 8)
+        rules = self.control.rules(None)
         groups = processor_rows(self.processor, SIZE_NAMES)
-        machine = build_machine(groups, MOST_VMS + 1, memory.words, rules)
+        machine = build_machine(groups, MOST_VMS + 1, memory.words, rules, extents=memory.extents)
         self._machine = machine._replace(**{name: getattr(machine, name)[0] for name in OWNED})
         self._plain = plain_view(self._machine)
         self._address, self._kind = np.zeros(1, np.int64), np.zeros(1, np.uint8)
@@ -216,8 +216,6 @@ class CheckedProcessor:
         if done < 0:
             word, denied = int(self._stale[STALE_WORD]), int(self._stale[STALE_DENIED])
             self._refuse(gva, by, described(word, denied), now)
-        if access == "write" and now.outcome == Outcome.OK and by != "walk":
-            self._check_dirty(gva, by, now)
         self._history.note(self._key(), gva, now)
         return Access(Outcome.OK, now.maddr, by, references, now)
 
@@ -291,7 +289,6 @@ class CheckedProcessor:
         """Change what runs; `nested` are the VM's tables that is entered or left."""
         self.mode = mode
         rules = self.control.rules(mode.nested)
-        rules = rules._replace(origin=self._machine.rules.origin)
         self._machine = self._machine._replace(rules=rules)
         self._plain = self._plain._replace(rules=rules._replace(update=0))
         if not self.tagged:
@@ -367,19 +364,8 @@ class CheckedProcessor:
             control=self.control,
         )  # fmt: skip
 
-    def _check_dirty(self, gva: int, by: str, now: Translation) -> None:
-        """Refuse a write that leaves a page clean which the cache has as dirty."""
-        for step in now.steps:
-            new = now.updates.get(step.address, step.entry)
-            ept = step.dimension == "nested" and isinstance(self.mode.nested, Ept)
-            if (new ^ step.entry) & (EPT_DIRTY if ept else DIRTY):
-                cached = f"a dirty page; dirty is clear in {step.entry:#x}"
-                self._refuse(gva, by, cached, now, step.dimension)
-
-    def _refuse(
-        self, gva: int, by: str, cached: str, now: Translation, dimension: str | None = None
-    ) -> NoReturn:
-        """Report a stale translation; `dimension`: of the tables that changed, where known."""
+    def _refuse(self, gva: int, by: str, cached: str, now: Translation) -> NoReturn:
+        """Report a stale translation."""
         kind = int(self._kind[0])
         who = "supervisor" if kind >= SUPERVISOR else "user"
         what = list(ACCESSES)[kind % SUPERVISOR]
@@ -389,7 +375,7 @@ class CheckedProcessor:
         if now.outcome == Outcome.OK:
             says = f"{now.maddr:#x}, in a page of {now.page_size:#x} bytes"
         change = self._history.change(self._key(), gva, now)
-        dimension = change.dimension if change else dimension
+        dimension = change.dimension if change else None
         cause = f"; {change.text}" if change else ""
         drop = remedy(self.mode, self.pcide, gva, dimension)
         raise StaleTranslation(

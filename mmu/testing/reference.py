@@ -13,7 +13,7 @@ if the walk then fails further down; in the last entry once the rights have pass
 violation of an update of a guest entry reports a read and a write.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any, NamedTuple, NoReturn, Protocol
@@ -136,22 +136,36 @@ class Words:
 
 
 class Array:
-    """Machine memory: an array of 64-bit words, the first at address `base`."""
+    """Machine memory: 64-bit words in an array, in runs.
 
-    def __init__(self, words: NDArray[Any], base: int = 0) -> None:
-        self.words, self.base = words.view(np.uint64), base
+    A run is the number (address divided by eight) of its first word, how many words it is, and the
+    index of the first one in the array; -1 if all of it reads as zero.
+    """
+
+    def __init__(self, words: NDArray[Any], runs: Iterable[Iterable[int]] | None = None) -> None:
+        self.words = words.view(np.uint64)
+        runs = [(0, len(words), 0)] if runs is None else runs
+        self.runs = [tuple(int(number) for number in run) for run in runs]
+
+    def index(self, address: int) -> int | None:
+        """Return where a word is in the array, -1 if it is zero; None if there is no such memory."""
+        for first, count, index in self.runs:
+            if first <= address // 8 < first + count:
+                return index + address // 8 - first if index >= 0 else -1
+        return None
 
     def holds(self, address: int) -> bool:
         """Tell whether the word at an address lies in memory."""
-        return self.base <= address and address + 8 <= self.base + 8 * len(self.words)
+        return self.index(address) is not None
 
     def read(self, address: int) -> int:
         """Return that word."""
-        return int(self.words[(address - self.base) // 8])
+        index = self.index(address)
+        return int(self.words[index]) if index is not None and index >= 0 else 0
 
     def write(self, address: int, word: int) -> None:
-        """Replace that word."""
-        self.words[(address - self.base) // 8] = word
+        """Replace that word, which is one of the array's."""
+        self.words[self.index(address)] = word
 
 
 def readable(memory: Any) -> Readable:
@@ -163,7 +177,8 @@ def readable(memory: Any) -> Readable:
         return Words(dict(memory))
     if isinstance(memory, np.ndarray):  # whose `base` is another thing
         return Array(memory)
-    return Array(memory.words, memory.base)
+    whole = [(memory.base // 8, len(memory.words), 0)]
+    return Array(memory.words, getattr(memory, "extents", whole))
 
 
 # --- the walk --------------------------------------------------------------------------------------
