@@ -9,13 +9,14 @@ of the guest in between. Run it:
     from hypothesis.stateful import run_state_machine_as_test
 
     run_state_machine_as_test(machine_of(Fixed))
-    run_state_machine_as_test(machine_of(Hypervisor))  # StaleTranslation, in four steps
+    run_state_machine_as_test(machine_of(Hypervisor))  # StaleTranslation
 
 In a test file, ``TestHypervisor = machine_of(Hypervisor).TestCase`` is all that pytest needs. What it
 then says of the bug names the access, the entry that changed, and the instruction that is missing:
 
-    stale translation: user read of 0x0 was answered by the L1 TLB with 0x200000, 4KiB, urwx; the tables
-    say 0x600000, in a page of 0x1000 bytes; INVEPT 1 of EPTP 0x5e ... would have dropped it
+    stale translation: user read of 0x0 was answered by a walk through walk caches and nested TLB with
+    0x200000, 2MiB, urwx; the tables say 0x40001000, in a page of 0x1000 bytes; the nested entry of
+    level 2 at 0x7000 was 0x2001b7 and is 0x8107; INVEPT 1 of EPTP 0x5e would have dropped it
 """
 
 from typing import Any

@@ -370,7 +370,9 @@ class CheckedProcessor:
         who = "supervisor" if kind >= SUPERVISOR else "user"
         what = list(ACCESSES)[kind % SUPERVISOR]
         gva %= 1 << 64
-        source = "a walk through walk caches" if by == "walk" else f"the {by.upper()} TLB"
+        source = (
+            "a walk through walk caches and nested TLB" if by == "walk" else f"the {by.upper()} TLB"
+        )
         says = now.outcome.name
         if now.outcome == Outcome.OK:
             says = f"{now.maddr:#x}, in a page of {now.page_size:#x} bytes"
