@@ -210,7 +210,9 @@ def test_one_read_only_guest_entry_makes_the_page_read_only(table):
     machine = made_by_hand(geometry=Geometry(SINGLE, walk=[BIG, None, None]))
     machine.memory[table] ^= naive.WRITABLE
     machine.access((1, 0), 0, READ)
-    for _ in range(2):  # the first walk takes the rights from the PDE cache, and its fault drops them
+    for _ in range(
+        2
+    ):  # the first walk takes the rights from the PDE cache, and its fault drops them
         with pytest.raises(naive.PageFault):
             machine.access((1, 0), 0, WRITE)
         assert machine.counters.hits[1] == {"pde": 1}

@@ -34,6 +34,7 @@ pytestmark = [
 def folder(tmp_path, monkeypatch):
     """A folder from which the bundled traces are seen as from the checkout."""
     (tmp_path / "traces").symlink_to(ROOT / "traces")
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
