@@ -78,7 +78,9 @@ class Cached:
 
 def empty_machine():
     memory = np.zeros(512, np.int64)
-    machine = view_of(build_machine(GROUPS, OWNERS, memory, x86_rules(), contexts=len(CONTEXTS)))
+    machine = view_of(
+        build_machine(GROUPS, OWNERS, memory, x86_rules(), contexts=len(CONTEXTS), pge=True)
+    )
     for number, (vm, pcid, tables) in enumerate(CONTEXTS):
         machine.vm[number] = vm
         machine.pcid[number] = -1 if pcid is GLOBAL else pcid

@@ -4,7 +4,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmu.hardware.bits import LEVEL_BITS, PAGE_NUMBER_BITS, PAGE_SHIFT, page_number
-from mmu.hardware.invalidate import drop_after_fault
 from mmu.hardware.machine import (
     DIRTY_WALKS,
     FAULT_GVA,
@@ -32,7 +31,7 @@ from mmu.hardware.rows import (
     set_start,
     touch,
 )
-from mmu.hardware.tlb import fill_l1, fill_l2, tag_key
+from mmu.hardware.tlb import fill_l1, fill_l2, globals_of, tag_key
 from mmu.hardware.walk import walk
 from mmu.jit import at, inlined, kernel
 
@@ -62,7 +61,7 @@ def l2_lookup(
     """
     tag, frame, rows = machine.tag, machine.frame, machine.rows
     machine.events[at(account), L2_LOOKUPS] += rows.begin[group] < rows.begin[group + 1]
-    shared = machine.global_context[at(context)]
+    shared = globals_of(machine.global_context, context)
     for row in range(rows.begin[at(group)], rows.begin[at(group + 1)]):
         size = rows.size[at(row)]
         page = page_number(gva, size)
@@ -99,7 +98,6 @@ def miss(machine: Machine, account: int, context: int, gva: int, kind: int, stal
             machine.events[at(account), FAULT_WALKS] += 1
             machine.fault[FAULT_OUTCOME] = -word
             machine.fault[FAULT_GVA] = gva
-            drop_after_fault(machine, context, gva, word)
             return word
         made = events[GUEST_REFERENCES] + events[NESTED_REFERENCES] - before
         machine.references[at(account), at(made)] += 1
@@ -118,7 +116,7 @@ def miss(machine: Machine, account: int, context: int, gva: int, kind: int, stal
 def l1_lookup(machine: Machine, side: int, context: int, gva: int) -> int:
     """Look a page up in an L1: its slot, the most recent of its set from now on; or MISS."""
     tag, frame, rows = machine.tag, machine.frame, machine.rows
-    shared = machine.global_context[at(context)]
+    shared = globals_of(machine.global_context, context)
     for row in range(rows.begin[at(side)], rows.begin[at(side + 1)]):
         size = rows.size[at(row)]
         page = page_number(gva, size)
@@ -204,11 +202,13 @@ def make_accesses(
 
     address: int64 [n], canonical, bytes; kinds: uint8 [n].
     Returns `stop`, or the index of the first access that ended in a fault, described in
-    `machine.fault`; once that is mended, the access is to be made again.
+    `machine.fault`; `invalidate.drop_after_fault` is to be called then and, once the fault is mended,
+    the access to be made again.
     """
     of_context = context << CONTEXT_SHIFT
     # Whether `make_hits` sees all that an access may hit: global translations have another context.
-    seen_all = machine.shape[WHOLE_L1] and machine.global_context[at(context)] == NO_CONTEXT
+    shared = globals_of(machine.global_context, context)
+    seen_all = machine.shape[WHOLE_L1] and shared == NO_CONTEXT
     i = start
     while True:
         i = make_hits(

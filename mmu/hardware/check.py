@@ -9,7 +9,8 @@ bit that was cleared stays clear until the next walk.
 
 from mmu.hardware.access import Kinds, l1_lookup, make_accesses
 from mmu.hardware.entry import ADDRESS, RIGHTS
-from mmu.hardware.machine import READ_ACCESS, SUPERVISOR, WRITE_ACCESS, Machine
+from mmu.hardware.invalidate import drop_after_fault
+from mmu.hardware.machine import FAULT_OUTCOME, READ_ACCESS, SUPERVISOR, WRITE_ACCESS, Machine
 from mmu.hardware.rows import CONTEXT_SHIFT, DENIED, Words
 from mmu.hardware.tlb import FRAME_GLOBAL, FRAME_GUEST_SHIFT, FRAME_SIZE_MASK, FRAME_SIZE_SHIFT
 from mmu.hardware.walk import walk
@@ -48,9 +49,10 @@ def make_checked(
     translation, noted in `stale`.
     """
     for i in range(start, stop):
-        if make_accesses(machine, account, context, address, kinds, i, i + 1) == i:
-            return i
         gva = address[at(i)]
+        if make_accesses(machine, account, context, address, kinds, i, i + 1) == i:
+            drop_after_fault(machine, context, gva, -machine.fault[FAULT_OUTCOME])
+            return i
         kind: int = kinds[at(i)]
         slot = l1_lookup(machine, machine.side[at(kind)], context, gva)
         word, denied = machine.frame[at(slot)], machine.tag[at(slot)] & DENIED

@@ -121,6 +121,7 @@ def build_machine(
     contexts: int = CONTEXTS,
     lps: int = 1,
     extents: Words | None = None,
+    pge: bool = False,
 ) -> Machine:
     """Build a machine with nothing cached, mapped or counted.
 
@@ -141,6 +142,8 @@ def build_machine(
     extents : ndarray of int64 [n, EXTENT_FIELDS], optional
         Where the words of `memory` stand, at least one: sorted, disjoint, and none of them outside
         `memory`. By default they stand at address 0.
+    pge : bool
+        Translations may be global (CR4.PGE): there is a `global_context`, to be filled in.
     """
     rows, slots = lay_out(groups)
     accounts = 2 * (owners - 1)
@@ -160,7 +163,7 @@ def build_machine(
         vm=np.full(contexts, owners - 1, np.int64),
         pcid=np.zeros(contexts, np.int64),
         nested_tag=np.full(contexts, -1, np.int64),
-        global_context=np.full(contexts, NO_CONTEXT, np.int64),
+        global_context=np.full(contexts, NO_CONTEXT, np.int64) if pge else None,
         events=np.zeros((lps, accounts, len(EVENTS)), np.int64),
         hits=np.zeros((lps, accounts, len(rows.first)), np.int64),
         references=np.zeros((lps, accounts, MOST_REFERENCES), np.int64),

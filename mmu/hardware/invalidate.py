@@ -32,7 +32,7 @@ from mmu.hardware.rows import (
     remove,
     set_start,
 )
-from mmu.hardware.tlb import guest_size, tag_key
+from mmu.hardware.tlb import globals_of, guest_size, tag_key
 from mmu.jit import at, constant, inlined, kernel
 
 ANY = constant(-2)  # in place of a VM, a PCID or nested tables: all of them
@@ -156,7 +156,7 @@ def drop_nested(machine: Machine, tables: int) -> None:
                 tag[at(slot)] = EMPTY
 
 
-@kernel
+@inlined
 def drop_after_fault(machine: Machine, context: int, gva: int, outcome: int) -> None:
     """Drop what a fault invalidates of itself, so that it cannot come from a stale entry twice.
 
@@ -173,7 +173,7 @@ def drop_after_fault(machine: Machine, context: int, gva: int, outcome: int) -> 
             remove(tag, frame, set_start(rows, row, page), rows.ways[at(row)], key)
         if machine.fault[FAULT_TABLE]:
             return
-    shared = machine.global_context[at(context)]
+    shared = globals_of(machine.global_context, context)
     for row in range(rows.begin[NESTED]):
         page = page_number(gva, rows.size[at(row)])
         start, ways = set_start(rows, row, page), rows.ways[at(row)]

@@ -98,12 +98,9 @@ class Machine(NamedTuple):
     nested: Words  # [context] machine address of the nested root table; -1: native
     vm: Words  # [context] owner, whose number is the VPID or ASID; VPID 0 is the hypervisor's
     pcid: Words  # [context] GLOBAL where it holds the global translations of its VM
-    nested_tag: (
-        Words  # [context] tag of guest-physical entries: a number below CONTEXTS; -1: native
-    )
-    global_context: (
-        Words  # [context] where its global translations are kept; NO_CONTEXT: no CR4.PGE
-    )
+    nested_tag: Words  # [context] tag of guest-physical entries, below CONTEXTS; -1: native
+    # [context] where its global translations are kept, or NO_CONTEXT; None: nothing is global (CR4.PGE)
+    global_context: Words | None
     events: Words  # [lp, account, event]
     hits: Words  # [lp, account, row] look-ups answered; not kept for L1 rows
     references: Words  # [lp, account, count] completed walks by table reads made

@@ -11,13 +11,14 @@ INVLPG must find them all. `dirty` is used by the nested TLB.
 """
 
 from mmu.hardware.bits import page_number
-from mmu.hardware.machine import Machine
+from mmu.hardware.machine import NO_CONTEXT, Machine
 from mmu.hardware.rows import (
     CONTEXT_SHIFT,
     EMPTY,
     NUMBER_SHIFT,
     SIZE_SHIFT,
     Rows,
+    Words,
     fill,
     set_start,
 )
@@ -43,9 +44,21 @@ def guest_size(word: int) -> int:
 
 
 @inlined
+def globals_of(global_context: Words | None, context: int) -> int:
+    """Return where the global translations of a context's VM are kept, or NO_CONTEXT.
+
+    Whether anything can be global is known by type: a replay's programs map no global page, and its code
+    is compiled without them (it costs bfs 10 %).
+    """
+    if global_context is None:
+        return NO_CONTEXT
+    return global_context[at(context)]
+
+
+@inlined
 def home(machine: Machine, context: int, word: int) -> int:
     """Return the context under which a translation is kept: a global one of all PCIDs, or its own."""
-    return machine.global_context[at(context)] if word & FRAME_GLOBAL else context
+    return globals_of(machine.global_context, context) if word & FRAME_GLOBAL else context
 
 
 @inlined

@@ -55,7 +55,6 @@ from mmu.hardware.machine import (
     UPDATES,
     WRITE_ACCESS,
     Machine,
-    Rules,
 )
 from mmu.hardware.memory import ZERO, load, locate, store
 from mmu.hardware.outcome import (
@@ -72,6 +71,7 @@ from mmu.hardware.tlb import (
     FRAME_GUEST_SHIFT,
     FRAME_SIZE_SHIFT,
     frame_size,
+    globals_of,
     row_for,
     tag_key,
 )
@@ -273,16 +273,15 @@ def guest_entry(
 
 @inlined
 def effective(
-    rules: Rules, word: int, gpa: int, guest_size: int, rights: int, entry: int, pge: bool
+    machine: Machine, context: int, word: int, gpa: int, guest_size: int, rights: int, entry: int
 ) -> tuple[int, int]:
-    """Return what a walk does: of the guest page of `entry` at `gpa`, in the nested page of `word`.
-
-    `pge`: CR4.PGE is set, and a page can be global.
-    """
+    """Return what a walk does: of the guest page of `entry` at `gpa`, in the nested page of `word`."""
     size = min(guest_size, frame_size(word))
     base = (word & ADDRESS | gpa & frame_bits(frame_size(word))) & ~frame_bits(size)
-    base |= guest_size << FRAME_GUEST_SHIFT | (FRAME_GLOBAL if pge and entry & GLOBAL_PAGE else 0)
-    denied = guest_denied(rules, rights) | nested_denied(word & RIGHTS)
+    base |= guest_size << FRAME_GUEST_SHIFT
+    if entry & GLOBAL_PAGE and globals_of(machine.global_context, context) != NO_CONTEXT:
+        base |= FRAME_GLOBAL
+    denied = guest_denied(machine.rules, rights) | nested_denied(word & RIGHTS)
     if not (entry & DIRTY and word & FRAME_DIRTY):
         denied |= DENY_WRITE
     return base | size << FRAME_SIZE_SHIFT | rights & word & RIGHTS, denied
@@ -356,6 +355,4 @@ def walk(machine: Machine, account: int, context: int, gva: int, kind: int) -> t
             level -= 1
             gpa = entry_word(entry & ADDRESS, gva, level) << WORD_SHIFT
     machine.fault[FAULT_SIZE] = frame_size(word)
-    return effective(
-        rules, word, gpa, level - 1, rights, entry, machine.global_context[at(context)] != NO_CONTEXT
-    )  # fmt: skip
+    return effective(machine, context, word, gpa, level - 1, rights, entry)

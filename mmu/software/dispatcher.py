@@ -7,7 +7,7 @@ runs many blocks, since a call into compiled code costs about 5 us. Who runs nex
 
 from mmu.hardware.access import make_accesses
 from mmu.hardware.check import make_checked
-from mmu.hardware.invalidate import flush, load_cr3, purge
+from mmu.hardware.invalidate import drop_after_fault, flush, load_cr3, purge
 from mmu.hardware.machine import (
     ACCESSES,
     CR3_LOADS,
@@ -109,6 +109,7 @@ def service(
     Returns the number of exits, or a negative status.
     """
     outcome = -machine.fault[FAULT_OUTCOME]
+    drop_after_fault(machine, context, machine.fault[FAULT_GVA], outcome)
     before = machine.events[at(vm), NESTED_FAULTS]
     if outcome == PAGE_FAULT:
         machine.events[at(vm), GUEST_FAULTS] += 1

@@ -142,7 +142,9 @@ class CheckedProcessor:
         self._history = History()
         rules = self.control.rules(None)
         groups = processor_rows(self.processor, SIZE_NAMES)
-        machine = build_machine(groups, MOST_VMS + 1, memory.words, rules, extents=memory.extents)
+        machine = build_machine(
+            groups, MOST_VMS + 1, memory.words, rules, extents=memory.extents, pge=True
+        )
         self._machine = machine._replace(**{name: getattr(machine, name)[0] for name in OWNED})
         self._plain = plain_view(self._machine)
         self._address, self._kind = np.zeros(1, np.int64), np.zeros(1, np.uint8)
@@ -338,7 +340,9 @@ class CheckedProcessor:
         self._machine.root[context] = self.mode.cr3 & ADDRESS
         self._machine.nested[context] = nested.root if nested else -1
         if self.pge:
-            self._machine.global_context[context] = self._interned(owner, GLOBAL, tag)
+            shared = self._machine.global_context
+            assert shared is not None  # `pge` made it
+            shared[context] = self._interned(owner, GLOBAL, tag)
         return context
 
     def _interned(self, owner: int, pcid: int, tag: int) -> int:
