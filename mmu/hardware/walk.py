@@ -306,7 +306,7 @@ def walk(machine: Machine, account: int, context: int, gva: int, kind: int) -> t
         else (rules.levels, 0)
     )
     located = level < rules.levels
-    rights, gpa, writable = RIGHTS, 0, table & TABLE_WRITABLE
+    rights, gpa, writable, again = RIGHTS, 0, table & TABLE_WRITABLE, False
     if located:
         rights = table & RIGHTS
     else:
@@ -326,7 +326,9 @@ def walk(machine: Machine, account: int, context: int, gva: int, kind: int) -> t
             table = word & ADDRESS | gpa & frame_bits(frame_size(word))
             writable = TABLE_WRITABLE if word & WRITE else 0
             if level < LEVELS and has_caches(machine):
-                cache_table(machine, context, gva, level, table & ADDRESS | rights | writable)
+                cache_table(
+                    machine, context, gva, level, table & ADDRESS | rights | writable, again
+                )  # fmt: skip
         number = entry_word(table, gva, level)
         status, slot, entry, leaf = guest_entry(machine, account, number, level, kind, rights)
         if status < 0:
@@ -337,7 +339,7 @@ def walk(machine: Machine, account: int, context: int, gva: int, kind: int) -> t
             used |= DIRTY
         if used != entry and root >= 0 and rules.table_kind == READ_ACCESS and not writable:
             if located:
-                level, rights, located, leaf = rules.levels, RIGHTS, False, False
+                level, rights, located, leaf, again = rules.levels, RIGHTS, False, False, True
                 gpa = entry_word(machine.root[at(context)], gva, level) << WORD_SHIFT
                 continue
             both = 1 << READ_ACCESS | 1 << WRITE_ACCESS

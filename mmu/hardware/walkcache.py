@@ -35,12 +35,14 @@ def cached_table(
 
 
 @inlined
-def cache_table(machine: Machine, context: int, gva: int, level: int, word: int) -> None:
-    """Keep where the table of `level` that `gva` selects stands."""
+def cache_table(
+    machine: Machine, context: int, gva: int, level: int, word: int, stale: bool
+) -> None:
+    """Keep where the table of `level` that `gva` selects stands; `stale`: it may be kept already."""
     rows = machine.rows
     row = rows.begin[WALK_CACHE] + level - 1
     ways = rows.ways[at(row)]
     if ways:
         page = page_number(gva, level)
         start = set_start(rows, row, page)
-        fill(machine.tag, machine.frame, start, ways, tag_key(context, page, 0), word, False)
+        fill(machine.tag, machine.frame, start, ways, tag_key(context, page, 0), word, stale)

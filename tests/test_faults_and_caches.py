@@ -1,0 +1,43 @@
+"""What a fault leaves in the caches, and what a cache may make of one."""
+
+import mmu
+from mmu.hardware.rows import WALK_CACHE
+from mmu.testing.processor import CheckedProcessor
+from mmu.testing.tables import ACCESSED, FRAME, TableMemory, Tables
+
+GVA, NEXT, NOTHING, DATA = 0x1000, 0x2000, 0x3000, 0x40_0000
+
+
+def started(dirty=True, bits=0):
+    """A processor in a VM whose pages GVA and NEXT are mapped, GVA's entries with `bits`."""
+    memory = TableMemory(64)
+    nested = Tables(memory, "ept", dirty=dirty)
+    guest = Tables(memory, nested=nested)
+    guest.map(GVA, DATA, bits=bits, link_bits=bits)
+    guest.map(NEXT, DATA + 0x1000)
+    nested.map(DATA, 0x4000_0000, "2m")
+    cpu = CheckedProcessor(memory.view)
+    cpu.enter(1, nested.pointer, guest.root)
+    return cpu, guest, nested
+
+
+def walk_caches(cpu):
+    """How many tables the walk caches know."""
+    machine = cpu._machine
+    first = machine.rows.first[machine.rows.begin[WALK_CACHE]]
+    return int((machine.tag[first:] != -1).sum())
+
+
+def test_a_walk_that_begins_again_at_the_root_keeps_each_table_once():
+    """Else #PF, which must drop what is kept of its address, would leave the second of a kind."""
+    cpu, guest, nested = started(dirty=False, bits=ACCESSED)
+    table = guest.path(GVA)[-2].word & FRAME
+    nested.protect(table, "rx")
+    assert cpu.access(GVA).outcome == mmu.Outcome.OK
+    assert walk_caches(cpu) == 3
+    assert cpu.access(NEXT).outcome == mmu.Outcome.NESTED_VIOLATION  # to set its accessed bit
+    nested.protect(table, "rwx")  # no invalidation is needed
+    assert cpu.access(NEXT).outcome == mmu.Outcome.OK
+    assert walk_caches(cpu) == 3
+    assert cpu.access(NOTHING).outcome == mmu.Outcome.PAGE_FAULT
+    assert walk_caches(cpu) == 0
