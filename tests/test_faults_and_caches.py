@@ -1,5 +1,7 @@
 """What a fault leaves in the caches, and what a cache may make of one."""
 
+import pytest
+
 import mmu
 from mmu.hardware.rows import WALK_CACHE
 from mmu.testing.processor import CheckedProcessor
@@ -41,3 +43,16 @@ def test_a_walk_that_begins_again_at_the_root_keeps_each_table_once():
     assert walk_caches(cpu) == 3
     assert cpu.access(NOTHING).outcome == mmu.Outcome.PAGE_FAULT
     assert walk_caches(cpu) == 0
+
+
+def test_a_misconfiguration_drops_nothing():
+    """SDM: a page fault and an EPT violation drop entries; of a misconfiguration it says no such thing."""
+    cpu, _, nested = started()
+    assert cpu.access(GVA).outcome == mmu.Outcome.OK
+    leaf = nested.leaf(DATA)
+    kept = set(cpu._machine.tag.tolist())
+    nested.put(DATA, leaf.level, leaf.word & ~(7 << 3) | 3 << 3)  # a memory type that there is not
+    assert cpu.access(GVA, "write").outcome == mmu.Outcome.NESTED_MISCONFIGURATION
+    assert set(cpu._machine.tag.tolist()) == kept
+    with pytest.raises(mmu.errors.StaleTranslation, match="by the L1 TLB"):
+        cpu.access(GVA)

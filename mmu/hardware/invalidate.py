@@ -18,7 +18,7 @@ Sources: Intel SDM vol. 3, "Operations that Invalidate TLBs and Paging-Structure
 
 from mmu.hardware.bits import LEVEL_BITS, SMALL, page_number
 from mmu.hardware.machine import FAULT_GPA, FAULT_TABLE, GLOBAL, NO_CONTEXT, Machine
-from mmu.hardware.outcome import NESTED_VIOLATION
+from mmu.hardware.outcome import NESTED_VIOLATION, PAGE_FAULT
 from mmu.hardware.rows import (
     CONTEXT_SHIFT,
     EMPTY,
@@ -162,9 +162,11 @@ def drop_after_fault(machine: Machine, context: int, gva: int, outcome: int) -> 
 
     A page fault drops what translates its address under the current PCID, walk-cache entries
     included. An EPT violation drops the guest-physical entry of its guest-physical address and, if
-    that was the data's, what a page fault would.
+    that was the data's, what a page fault would. An EPT misconfiguration drops nothing.
     """
     rows, tag, frame = machine.rows, machine.tag, machine.frame
+    if outcome not in (PAGE_FAULT, NESTED_VIOLATION):
+        return
     if outcome == NESTED_VIOLATION:
         gpa, tables = machine.fault[FAULT_GPA], machine.nested_tag[at(context)]
         for row in range(rows.begin[NESTED], rows.begin[NESTED + 1]):
