@@ -74,6 +74,27 @@ def test_an_instruction_drops_its_scope_and_nothing_else(form, call, stays):
     assert kept(cpu) == stays
 
 
+@pytest.mark.parametrize("la57", [False, True])
+@pytest.mark.parametrize("gva", [GVA | 1 << 63, GVA - (1 << 62), GVA | 1 << 57, GVA | 1 << 47])
+def test_an_address_that_is_not_canonical_names_no_page(la57, gva):
+    """SDM vol. 2: INVLPG is a NOP then, INVPCID and INVVPID of one address fail."""
+    cpu, _, _ = started(None)
+    cpu.control = mmu.Control(la57=la57)
+    before = cpu._machine.tag.tolist()
+    canonical = la57 and gva == GVA | 1 << 47
+    cpu.invlpg(gva)
+    cpu.invlpga(gva, 0)
+    assert (cpu._machine.tag.tolist() == before) != canonical  # INVLPG drops all walk caches, too
+    for kind, call in [(0, cpu.invpcid), (0, cpu.invvpid)]:
+        if canonical:
+            call(kind, 1, gva)
+            continue
+        with pytest.raises(mmu.InputError, match="not canonical"):
+            call(kind, 1, gva)
+    cpu.invpcid(3, 0, gva)  # which has no address
+    cpu.invvpid(2, 0, gva)
+
+
 @pytest.mark.parametrize("form", ["ept", "npt"])
 @pytest.mark.parametrize("tagged", [True, False])
 def test_without_tags_an_exit_and_entry_drops_everything(form, tagged):

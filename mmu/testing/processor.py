@@ -16,6 +16,7 @@ import numpy as np
 from mmu.config import Processor
 from mmu.errors import InputError, StaleTranslation
 from mmu.hardware import invalidate
+from mmu.hardware.bits import reach
 from mmu.hardware.check import STALE_DENIED, STALE_FIELDS, STALE_WORD, make_checked
 from mmu.hardware.entry import ADDRESS
 from mmu.hardware.geometry import SIZE_NAMES, build_machine, plain_view, processor_rows
@@ -224,8 +225,10 @@ class CheckedProcessor:
     # --- what drops entries ----------------------------------------------------------------------
 
     def invlpg(self, gva: int) -> None:
-        """INVLPG: one page of the current PCID, and global."""
-        invalidate.invlpg(self._machine, self._context(), signed(whole("gva", gva)))
+        """INVLPG: one page of the current PCID, and global; of no canonical address, nothing."""
+        context = self._context()
+        if self._canonical(gva):
+            invalidate.invlpg(self._machine, context, signed(whole("gva", gva)))
 
     def invpcid(self, kind: int, pcid: int = 0, gva: int = 0) -> None:
         """INVPCID: 0 a page of a PCID, 1 a PCID, 2 all and what is global, 3 all but global."""
@@ -233,7 +236,7 @@ class CheckedProcessor:
         if not 0 <= whole("pcid", pcid) <= (MOST_PCID if self.pcide else 0) and kind < 2:
             most = f"0 to {MOST_PCID}" if self.pcide else "0, where PCIDE is clear"
             raise InputError(f"pcid: found {pcid}; accepted: {most}")
-        place = signed(whole("gva", gva))
+        place = self._operand(kind, invalidate.ADDRESS_IN_PCID, gva)
         invalidate.invpcid(self._machine, kind, self._context(), pcid, place)
 
     def invvpid(self, kind: int, vm_id: int = 1, gva: int = 0) -> None:
@@ -241,7 +244,8 @@ class CheckedProcessor:
         self._of("kind", kind, (0, 1, 2, 3))
         if kind != invalidate.ALL_VMS and not 1 <= whole("vm_id", vm_id) <= MOST_VM_ID:
             raise InputError(f"vm_id: found {vm_id}; accepted: 1 to {MOST_VM_ID}, VPID 0 fails")
-        invalidate.invvpid(self._machine, kind, self._owner(vm_id), signed(whole("gva", gva)))
+        place = self._operand(kind, invalidate.ADDRESS_IN_VM, gva)
+        invalidate.invvpid(self._machine, kind, self._owner(vm_id), place)
 
     def invept(self, kind: int, nested: Ept | int = 0) -> None:
         """INVEPT: 1 what comes of an EPT pointer's tables, 2 of any."""
@@ -260,7 +264,9 @@ class CheckedProcessor:
 
     def invlpga(self, gva: int, asid: int) -> None:
         """INVLPGA: one page of an ASID; guest-physical entries stay."""
-        invalidate.invlpga(self._machine, self._owner(asid), signed(whole("gva", gva)))
+        owner = self._owner(asid)
+        if self._canonical(gva):
+            invalidate.invlpga(self._machine, owner, signed(whole("gva", gva)))
 
     def toggle_pge(self) -> None:
         """MOV to CR4 that changes PGE, twice: all of the current VM, what is global included."""
@@ -276,6 +282,19 @@ class CheckedProcessor:
     def _of(name: str, value: object, accepted: tuple[int, ...]) -> None:
         if whole(name, value) not in accepted:
             raise InputError(f"{name}: found {value}; accepted: {' | '.join(map(str, accepted))}")
+
+    def _canonical(self, gva: int) -> bool:
+        """Tell whether bits 63:47 of an address are alike (63:56 with five levels)."""
+        sign = signed(whole("gva", gva)) >> reach(self.control.rules(None).levels) - 1
+        return sign in (0, -1)
+
+    def _operand(self, kind: int, of_address: int, gva: int) -> int:
+        """Return the address of an instruction's descriptor, which one of its types takes."""
+        if not self._canonical(gva) and kind == of_address:
+            raise InputError(
+                f"gva: found {gva:#x}, which is not canonical; accepted: what is; type {kind} fails"
+            )
+        return signed(whole("gva", gva))
 
     @staticmethod
     def _checked_cr3(cr3: int) -> int:
