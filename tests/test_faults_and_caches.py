@@ -56,3 +56,38 @@ def test_a_misconfiguration_drops_nothing():
     assert set(cpu._machine.tag.tolist()) == kept
     with pytest.raises(mmu.errors.StaleTranslation, match="by the L1 TLB"):
         cpu.access(GVA)
+
+
+@pytest.mark.parametrize("entry", [0, 1 << 51 | 7])
+def test_a_fault_in_a_table_that_was_replaced_is_no_spurious_one(entry):
+    """What is not present, or malformed, is cached nowhere; the tables have no such entry."""
+    cpu, guest, _ = started()
+    guest.put(NOTHING, 1, entry)
+    assert cpu.access(GVA).outcome == mmu.Outcome.OK
+    guest.map(NOTHING + (1 << 30), DATA)
+    guest.share(NOTHING, guest, 2, NOTHING + (1 << 30))  # another table, without INVLPG
+    with pytest.raises(mmu.errors.StaleTranslation) as caught:
+        cpu.access(NOTHING)
+    assert "walk caches and nested TLB with a page fault; the tables say 0x4" in str(caught.value)
+
+
+def test_a_nested_fault_on_the_way_of_an_old_table_is_no_spurious_one():
+    cpu, guest, _ = started()
+    guest.put(NOTHING, 1, DATA * 2 | 7)  # which nothing backs
+    assert cpu.access(GVA).outcome == mmu.Outcome.OK
+    guest.map(NOTHING + (1 << 30), DATA)
+    guest.share(NOTHING, guest, 2, NOTHING + (1 << 30))
+    with pytest.raises(mmu.errors.StaleTranslation, match="with a nested violation"):
+        cpu.access(NOTHING)
+
+
+def test_a_right_that_was_added_above_gives_a_spurious_fault():
+    cpu, guest, _ = started()
+    place = guest.path(GVA)[-2].place
+    word = guest.memory.read(place)
+    guest.memory.write(place, word & ~2)
+    assert cpu.access(GVA).outcome == mmu.Outcome.OK
+    guest.memory.write(place, word)
+    found = cpu.access(NEXT, "write")
+    assert (found.outcome, found.spurious) == (mmu.Outcome.PAGE_FAULT, True)
+    assert cpu.access(NEXT, "write").outcome == mmu.Outcome.OK

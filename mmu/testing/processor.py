@@ -21,6 +21,9 @@ from mmu.hardware.check import STALE_DENIED, STALE_FIELDS, STALE_WORD, make_chec
 from mmu.hardware.entry import ADDRESS
 from mmu.hardware.geometry import SIZE_NAMES, build_machine, plain_view, processor_rows
 from mmu.hardware.machine import (
+    ERROR_PRESENT,
+    ERROR_RESERVED,
+    FAULT_ERROR,
     FAULT_OUTCOME,
     FAULT_WALKS,
     GLOBAL,
@@ -35,7 +38,7 @@ from mmu.hardware.rows import CONTEXTS
 from mmu.memory import Memory
 from mmu.paging import Control, Ept, Npt, whole
 from mmu.processors import load_processor
-from mmu.stale import described
+from mmu.stale import OUTCOME_TEXTS, described
 from mmu.testing.diagnosis import History, remedy
 from mmu.translation import ACCESSES, Translation, access_code, signed, translate
 
@@ -108,7 +111,8 @@ class CheckedProcessor:
     InputError
         An argument is none of these; of any method as well.
     StaleTranslation
-        By `access`: a cache answered what the tables do not say.
+        By `access`: a cache answered what the tables do not say, or led the walk to a table that they
+        no longer point to.
 
     Examples
     --------
@@ -215,6 +219,8 @@ class CheckedProcessor:
         if done == 0:
             outcome = Outcome(int(machine.fault[FAULT_OUTCOME]))
             spurious = now.outcome == Outcome.OK
+            if spurious and self._strayed(outcome):
+                self._refuse(gva, by, OUTCOME_TEXTS[outcome], now)
             return Access(outcome, None, by, references, now, spurious)
         if done < 0:
             word, denied = int(self._stale[STALE_WORD]), int(self._stale[STALE_DENIED])
@@ -386,6 +392,16 @@ class CheckedProcessor:
             self.memory, gva, cr3=mode.cr3 or 0, nested=mode.nested, access=access, user=user,
             control=self.control,
         )  # fmt: skip
+
+    def _strayed(self, outcome: Outcome) -> bool:
+        """Tell whether a fault on what the tables permit is more than a right that they lacked once.
+
+        Entries that are not present, or malformed, are cached nowhere: who meets one where the tables
+        have none reads a table that they no longer point to.
+        """
+        found = int(self._machine.fault[FAULT_ERROR])
+        known = outcome in (Outcome.PAGE_FAULT, Outcome.NESTED_VIOLATION)
+        return not known or found & (ERROR_PRESENT | ERROR_RESERVED) != ERROR_PRESENT
 
     def _refuse(self, gva: int, by: str, cached: str, now: Translation) -> NoReturn:
         """Report a stale translation."""
