@@ -128,6 +128,32 @@ def test_a_report_names_the_entry_and_the_instruction(form):
     assert caught.value.gva == GVA
 
 
+@pytest.mark.parametrize(("gva", "named"), [(GVA, True), (SHARED, False)])
+def test_a_report_names_no_instruction_that_keeps_the_translation(gva, named):
+    cpu, guest, _ = started(None)
+    guest.move(gva, 0x80_0000)
+    with pytest.raises(StaleTranslation, match=f"INVLPG {gva:#x}") as caught:
+        cpu.access(gva)
+    assert ("INVPCID of PCID 5" in str(caught.value)) == named  # which keeps what is global
+
+
+def test_a_report_blames_the_entry_that_changed_since_the_last_walk():
+    """An earlier change, of a page of another size, was followed by what it needed."""
+    memory = TableMemory(16)
+    guest = Tables(memory)
+    guest.map(0, 0x40_0000, "2m")
+    guest.split(0)
+    cpu = CheckedProcessor(memory.view)
+    cpu.load_cr3(guest.root)
+    cpu.access(0)
+    guest.merge(0)
+    cpu.invlpg(0)
+    cpu.access(0)
+    was = guest.move(0, 0x80_0000)
+    with pytest.raises(StaleTranslation, match=f" was {was:#x} and is "):
+        cpu.access(0)
+
+
 @pytest.mark.parametrize("form", [None, "ept", "npt"])
 @pytest.mark.parametrize("dimension", ["guest", "nested"])
 def test_a_dirty_bit_cleared_behind_the_processor_is_reported_at_the_next_write(form, dimension):

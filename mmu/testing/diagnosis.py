@@ -22,24 +22,29 @@ class History:
     """The entries that translations came of, when they were last made."""
 
     def __init__(self) -> None:
-        self._steps: dict[tuple[Key, int, int], tuple[Step, ...]] = {}
+        self._steps: dict[tuple[Key, int, int], tuple[int, tuple[Step, ...]]] = {}
+        self._noted = 0
 
     def note(self, key: Key, gva: int, made: Translation) -> None:
         """Remember what a translation came of, if it is another than before."""
         size = made.page_size or 1
         used = [s._replace(entry=made.updates.get(s.address, s.entry)) for s in made.steps]
-        self._steps[key, size, gva % (1 << 64) // size] = tuple(used)
+        self._noted += 1
+        self._steps[key, size, gva % (1 << 64) // size] = self._noted, tuple(used)
 
     def change(self, key: Key, gva: int, now: Translation) -> Change | None:
         """Return the first entry that has changed since the translation of an address was made.
 
-        `now` is what the tables say.
+        `now` is what the tables say. Of pages of several sizes the one that was made last counts.
         """
-        for size in (1 << 12, 1 << 21, 1 << 30):
-            then = self._steps.get((key, size, gva // size))
-            if then is None:
-                continue
-            entries = {step.address: step for step in now.steps}
+        sizes = (1 << 12, 1 << 21, 1 << 30)
+        made = [
+            self._steps[key, size, gva // size]
+            for size in sizes
+            if (key, size, gva // size) in self._steps
+        ]
+        entries = {step.address: step for step in now.steps}
+        for _, then in sorted(made, key=lambda noted: -noted[0]):
             for step in then:
                 found = entries.get(step.address)
                 if found is None:
@@ -54,13 +59,14 @@ class History:
         return None
 
 
-def remedy(mode: Any, pcide: bool, gva: int, dimension: str | None) -> str:
+def remedy(mode: Any, pcide: bool, gva: int, dimension: str | None, shared: bool) -> str:
     """Say which instruction drops what is cached of a page.
 
-    mode: what runs, with `vm_id`, `nested` and `cr3`; dimension: "guest" or "nested", where known.
+    mode: what runs, with `vm_id`, `nested` and `cr3`; dimension: "guest" or "nested", where known;
+    shared: the translation is global, which INVPCID of a PCID keeps.
     """
     guest = f"INVLPG {gva:#x}"
-    if pcide:
+    if pcide and not shared:
         guest += f", or INVPCID of PCID {(mode.cr3 or 0) & 0xFFF},"
     if mode.nested is None or dimension == "guest":
         return guest

@@ -35,6 +35,7 @@ from mmu.hardware.machine import (
 )
 from mmu.hardware.outcome import Outcome
 from mmu.hardware.rows import CONTEXTS
+from mmu.hardware.tlb import FRAME_GLOBAL
 from mmu.memory import Memory
 from mmu.paging import Control, Ept, Npt, whole
 from mmu.processors import load_processor
@@ -224,7 +225,7 @@ class CheckedProcessor:
             return Access(outcome, None, by, references, now, spurious)
         if done < 0:
             word, denied = int(self._stale[STALE_WORD]), int(self._stale[STALE_DENIED])
-            self._refuse(gva, by, described(word, denied), now)
+            self._refuse(gva, by, described(word, denied), now, bool(word & FRAME_GLOBAL))
         self._history.note(self._key(), gva, now)
         return Access(Outcome.OK, now.maddr, by, references, now)
 
@@ -403,8 +404,10 @@ class CheckedProcessor:
         known = outcome in (Outcome.PAGE_FAULT, Outcome.NESTED_VIOLATION)
         return not known or found & (ERROR_PRESENT | ERROR_RESERVED) != ERROR_PRESENT
 
-    def _refuse(self, gva: int, by: str, cached: str, now: Translation) -> NoReturn:
-        """Report a stale translation."""
+    def _refuse(
+        self, gva: int, by: str, cached: str, now: Translation, shared: bool = False
+    ) -> NoReturn:
+        """Report a stale translation; `shared`: a global one."""
         kind = int(self._kind[0])
         who = "supervisor" if kind >= SUPERVISOR else "user"
         what = list(ACCESSES)[kind % SUPERVISOR]
@@ -418,7 +421,7 @@ class CheckedProcessor:
         change = self._history.change(self._key(), gva, now)
         dimension = change.dimension if change else None
         cause = f"; {change.text}" if change else ""
-        drop = remedy(self.mode, self.pcide, gva, dimension)
+        drop = remedy(self.mode, self.pcide, gva, dimension, shared)
         raise StaleTranslation(
             gva,
             f"stale translation: {who} {what} of {gva:#x} was answered by {source} with {cached}; "
