@@ -254,9 +254,13 @@ class CheckedProcessor:
         place = self._operand(kind, invalidate.ADDRESS_IN_VM, gva)
         invalidate.invvpid(self._machine, kind, self._owner(vm_id), place)
 
-    def invept(self, kind: int, nested: Ept | int = 0) -> None:
+    def invept(self, kind: int, nested: Ept | int | None = None) -> None:
         """INVEPT: 1 what comes of an EPT pointer's tables, 2 of any."""
         self._of("kind", kind, (1, 2))
+        if kind == invalidate.ALL_EPTS:
+            nested = 0
+        elif nested is None:
+            raise InputError("nested: found none; accepted: the Ept, or EPT pointer, for type 1")
         root = nested.root if isinstance(nested, Ept) else whole("eptp", nested) & ADDRESS
         invalidate.invept(self._machine, kind, self._tag("ept", root))
 
@@ -266,7 +270,10 @@ class CheckedProcessor:
         `vm_id`: the ASID, by default that of the VM that runs.
         """
         self._of("code", code, (0, 1, 3, 7))
-        owner = self._owner(self.mode.vm_id if vm_id is None else vm_id)
+        asid = self.mode.vm_id if vm_id is None else vm_id
+        if asid == 0 and code in (invalidate.FLUSH_ASID, invalidate.FLUSH_ASID_BUT_GLOBALS):
+            raise InputError("vm_id: found 0, the hypervisor's; accepted: 1 to 65535, VMRUN fails")
+        owner = self._owner(asid)
         invalidate.tlb_control(self._machine, code, owner)
 
     def invlpga(self, gva: int, asid: int) -> None:
