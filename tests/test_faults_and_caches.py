@@ -46,7 +46,7 @@ def test_a_walk_that_begins_again_at_the_root_keeps_each_table_once():
 
 
 def test_a_misconfiguration_drops_nothing():
-    """SDM: a page fault and an EPT violation drop entries; of a misconfiguration it says no such thing."""
+    """SDM: a page fault and an EPT violation drop entries; of a misconfiguration it says nothing."""
     cpu, _, nested = started()
     assert cpu.access(GVA).outcome == mmu.Outcome.OK
     leaf = nested.leaf(DATA)
@@ -69,6 +69,18 @@ def test_a_fault_in_a_table_that_was_replaced_is_no_spurious_one(entry):
     with pytest.raises(mmu.errors.StaleTranslation) as caught:
         cpu.access(NOTHING)
     assert "walk caches and nested TLB with a page fault; the tables say 0x4" in str(caught.value)
+
+
+def test_a_page_fault_for_another_reason_than_the_tables_have_is_reported():
+    cpu, guest, _ = started()
+    assert cpu.access(GVA).outcome == mmu.Outcome.OK
+    guest.map(NOTHING + (1 << 30), DATA, rights="rx")
+    guest.share(NOTHING, guest, 2, NOTHING + (1 << 30))
+    with pytest.raises(mmu.errors.StaleTranslation) as caught:
+        cpu.access(NOTHING)
+    assert "a page fault, error code 0x4; the tables say PAGE_FAULT, error code 0x5" in str(
+        caught.value
+    )
 
 
 def test_a_nested_fault_on_the_way_of_an_old_table_is_no_spurious_one():

@@ -220,8 +220,8 @@ class CheckedProcessor:
         if done == 0:
             outcome = Outcome(int(machine.fault[FAULT_OUTCOME]))
             spurious = now.outcome == Outcome.OK
-            if spurious and self._strayed(outcome):
-                self._refuse(gva, by, OUTCOME_TEXTS[outcome], now)
+            if self._strayed(outcome, now):
+                self._refuse(gva, by, OUTCOME_TEXTS[outcome] + self._code(outcome, now), now)
             return Access(outcome, None, by, references, now, spurious)
         if done < 0:
             word, denied = int(self._stale[STALE_WORD]), int(self._stale[STALE_DENIED])
@@ -401,15 +401,28 @@ class CheckedProcessor:
             control=self.control,
         )  # fmt: skip
 
-    def _strayed(self, outcome: Outcome) -> bool:
-        """Tell whether a fault on what the tables permit is more than a right that they lacked once.
+    def _strayed(self, outcome: Outcome, now: Translation) -> bool:
+        """Tell whether a fault shows that the walk read a table that no entry points to any longer.
 
-        Entries that are not present, or malformed, are cached nowhere: who meets one where the tables
-        have none reads a table that they no longer point to.
+        Entries that are not present, or malformed, are cached nowhere, and what a cache may know of
+        the others is fewer rights than they grant now: a spurious fault is one of protection.
         """
-        found = int(self._machine.fault[FAULT_ERROR])
-        known = outcome in (Outcome.PAGE_FAULT, Outcome.NESTED_VIOLATION)
-        return not known or found & (ERROR_PRESENT | ERROR_RESERVED) != ERROR_PRESENT
+        both = ERROR_PRESENT | ERROR_RESERVED
+        found = int(self._machine.fault[FAULT_ERROR]) & both
+        if now.outcome == Outcome.OK:
+            known = outcome in (Outcome.PAGE_FAULT, Outcome.NESTED_VIOLATION)
+            return not known or found != ERROR_PRESENT
+        if now.outcome == outcome == Outcome.PAGE_FAULT:
+            return found != (now.error_code or 0) & both
+        return False  # the tables' fault may be one that a cache spares
+
+    def _code(self, outcome: Outcome, now: Translation) -> str:
+        """Say which error code a page fault had, where the tables' has another."""
+        if now.outcome != outcome or now.error_code is None:
+            return ""
+        both = ERROR_PRESENT | ERROR_RESERVED
+        found = int(self._machine.fault[FAULT_ERROR]) & both
+        return f", error code {now.error_code & ~both | found:#x}"
 
     def _refuse(
         self, gva: int, by: str, cached: str, now: Translation, shared: bool = False
@@ -423,6 +436,8 @@ class CheckedProcessor:
             "a walk through walk caches and nested TLB" if by == "walk" else f"the {by.upper()} TLB"
         )
         says = now.outcome.name
+        if now.error_code is not None:
+            says += f", error code {now.error_code:#x}"
         if now.outcome == Outcome.OK:
             says = f"{now.maddr:#x}, in a page of {now.page_size:#x} bytes"
         change = self._history.change(self._key(), gva, now)
