@@ -1,5 +1,7 @@
 """`mmu replay --check`: a cache that answers what the tables do not say is found, with its access."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -158,3 +160,12 @@ def test_the_command_line_checks_a_raw_trace(tmp_path, capsys):
         return capsys.readouterr().out
 
     assert replayed("--check") == replayed()
+
+
+def test_the_command_line_hands_the_option_on(capsys):
+    """A sound run's output is the same without checks: a trace that cannot be checked tells."""
+    path = Path(__file__).parent.parent / "traces" / "xz.parquet"
+    assert cli.main(["replay", str(path), "--quiet", "--check"]) == 2
+    error = capsys.readouterr().err
+    assert "--check: found" in error
+    assert "a compact trace" in error
