@@ -1,13 +1,16 @@
 """What is told of a stale translation: the access, what the cache said, what the tables say."""
 
 from mmu.errors import StaleTranslation
-from mmu.hardware.bits import LEVEL_BITS, PAGE_BYTES
+from mmu.hardware.bits import LEVEL_BITS, PAGE_BYTES, WORD_BYTES
 from mmu.hardware.check import (
     STALE_DENIED,
     STALE_DENIED_NOW,
+    STALE_ENTRY,
     STALE_GVA,
     STALE_KIND,
     STALE_NOW,
+    STALE_PLACE,
+    STALE_USED,
     STALE_WORD,
 )
 from mmu.hardware.entry import ADDRESS, EXECUTE, READ, USER, WRITE
@@ -40,6 +43,18 @@ def described(word: int, denied: int) -> str:
     return text + (", dirty" if dirty else "")
 
 
+def answer_of(stale: Words) -> str:
+    """Say what the caches gave: a translation, or a walk that left bits clear.
+
+    stale: int64 [STALE_FIELDS].
+    """
+    if not stale[STALE_USED]:
+        return described(int(stale[STALE_WORD]), int(stale[STALE_DENIED]))
+    entry, used = int(stale[STALE_ENTRY]) % (1 << 64), int(stale[STALE_USED]) % (1 << 64)
+    place = int(stale[STALE_PLACE]) * WORD_BYTES
+    return f"a walk that left {entry ^ used:#x} clear in the entry {entry:#x} at {place:#x}"
+
+
 def stale_translation(stale: Words, where: str) -> StaleTranslation:
     """Return the error for what `hardware.check.make_checked` noted, of an access `where` says.
 
@@ -48,7 +63,7 @@ def stale_translation(stale: Words, where: str) -> StaleTranslation:
     gva = int(stale[STALE_GVA]) % (1 << 64)
     kind = int(stale[STALE_KIND])
     who = "supervisor" if kind >= SUPERVISOR else "user"
-    cached = described(int(stale[STALE_WORD]), int(stale[STALE_DENIED]))
+    cached = answer_of(stale)
     now = described(int(stale[STALE_NOW]), int(stale[STALE_DENIED_NOW]))
     return StaleTranslation(
         gva,

@@ -5,7 +5,7 @@ import pytest
 import mmu
 from mmu.hardware.rows import WALK_CACHE
 from mmu.testing.processor import CheckedProcessor
-from mmu.testing.tables import ACCESSED, FRAME, TableMemory, Tables
+from mmu.testing.tables import ACCESSED, DIRTY, EPT_DIRTY, FRAME, GLOBAL, TableMemory, Tables
 
 GVA, NEXT, NOTHING, DATA = 0x1000, 0x2000, 0x3000, 0x40_0000
 
@@ -103,3 +103,72 @@ def test_a_right_that_was_added_above_gives_a_spurious_fault():
     found = cpu.access(NEXT, "write")
     assert (found.outcome, found.spurious) == (mmu.Outcome.PAGE_FAULT, True)
     assert cpu.access(NEXT, "write").outcome == mmu.Outcome.OK
+
+
+def stays_clear(caught):
+    return "with a walk that left" in str(caught.value) and "clear in the entry" in str(
+        caught.value
+    )
+
+
+def test_a_walk_by_way_of_a_table_that_has_moved_is_met_by_its_accessed_bit():
+    """The copy translates alike, but the walk marks the old table, which may be anybody's by now."""
+    memory = TableMemory(64)
+    guest = Tables(memory)
+    guest.map(GVA, DATA)
+    guest.map(NEXT, DATA + 0x1000)
+    cpu = CheckedProcessor(memory.view)
+    cpu.load_cr3(guest.root)
+    assert cpu.access(GVA).outcome == mmu.Outcome.OK
+    pointer = guest.path(GVA)[-2]
+    old, new = pointer.word & FRAME, memory.take()
+    for offset in range(0, 4096, 8):
+        memory.write(new + offset, memory.read(old + offset))
+    memory.write(pointer.place, pointer.word - old + new)
+    with pytest.raises(mmu.errors.StaleTranslation) as caught:
+        cpu.access(NEXT)
+    assert stays_clear(caught)
+
+
+@pytest.mark.parametrize("form", ["ept", "npt"])
+def test_dirty_logging_that_forgets_the_pages_of_guest_tables_is_met(form):
+    """A walk writes accessed bits, and the nested entry of the page that it writes to stays clean."""
+    memory = TableMemory(64)
+    nested = Tables(memory, form)
+    guest = Tables(memory, nested=nested)
+    guest.map(GVA, DATA)
+    guest.map(NEXT, DATA + 0x1000)
+    nested.map(DATA, 0x4000_0000, "2m")
+    cpu = CheckedProcessor(memory.view)
+    cpu.enter(1, nested.pointer, guest.root)
+    assert cpu.access(GVA).outcome == mmu.Outcome.OK
+    leaf = nested.leaf(guest.path(GVA)[-2].word & FRAME)
+    memory.write(leaf.place, leaf.word & ~(EPT_DIRTY if form == "ept" else DIRTY))
+    with pytest.raises(mmu.errors.StaleTranslation) as caught:
+        cpu.access(NEXT)
+    assert stays_clear(caught)
+
+
+def test_a_hit_need_not_set_an_accessed_bit_that_a_walk_could_not():
+    """Tables that must not be written, no dirty bits in EPT, and the guest clears an accessed bit."""
+    cpu, guest, nested = started(dirty=False, bits=ACCESSED)
+    nested.protect(guest.path(GVA)[-2].word & FRAME, "rx")
+    assert cpu.access(GVA).outcome == mmu.Outcome.OK
+    entry = guest.path(GVA)[-1]
+    guest.memory.write(entry.place, entry.word & ~ACCESSED)
+    assert cpu.access(GVA).answered_by == "l1"
+
+
+@pytest.mark.parametrize("at_first", [True, False])
+def test_a_page_that_becomes_global_or_is_so_no_longer_is_kept_once(at_first):
+    """Else the old entry, which denies writes while the page is clean, is found first for ever."""
+    memory = TableMemory(64)
+    guest = Tables(memory)
+    guest.map(GVA, DATA, bits=0 if at_first else GLOBAL)
+    cpu = CheckedProcessor(memory.view)
+    cpu.load_cr3(guest.root)
+    cpu.access(GVA)
+    entry = guest.path(GVA)[-1]
+    memory.write(entry.place, entry.word ^ GLOBAL)
+    found = [cpu.access(GVA, "write").answered_by for _ in range(3)]
+    assert found == ["walk", "l1", "l1"]

@@ -179,7 +179,8 @@ def plain_view(machine: Machine) -> Machine:
     """Return a processor's view of the same memory and contexts that caches and updates nothing."""
     view = build_processor(machine.memory, machine.extents, machine.rules._replace(update=0))
     shared = ("root", "nested", "vm", "pcid", "nested_tag", "global_context")
-    return view._replace(**{name: getattr(machine, name) for name in shared})
+    trail = np.zeros((MOST_REFERENCES, STEP_FIELDS), np.int64)
+    return view._replace(trail=trail, **{name: getattr(machine, name) for name in shared})
 
 
 def build_processor(memory: Words, extents: Words | None, rules: Rules) -> Machine:

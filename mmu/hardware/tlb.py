@@ -20,6 +20,7 @@ from mmu.hardware.rows import (
     Rows,
     Words,
     fill,
+    remove,
     set_start,
 )
 from mmu.jit import at, inlined
@@ -81,6 +82,17 @@ def row_for(rows: Rows, group: int, size: int) -> int:
 
 
 @inlined
+def drop_twin(
+    machine: Machine, context: int, word: int, start: int, ways: int, page: int, size: int
+) -> None:
+    """Drop the entry of a page that has become global, or is so no longer, from its other place."""
+    shared = globals_of(machine.global_context, context)
+    if shared != NO_CONTEXT:
+        other = context if word & FRAME_GLOBAL else shared
+        remove(machine.tag, machine.frame, start, ways, tag_key(other, page, size))
+
+
+@inlined
 def fill_l1(
     machine: Machine, side: int, context: int, gva: int, word: int, denied: int, stale: bool
 ) -> None:
@@ -91,6 +103,8 @@ def fill_l1(
     page = page_number(gva, size)
     start, ways = set_start(rows, row, page), rows.ways[at(row)]
     key = tag_key(home(machine, context, word), page, size) | denied
+    if stale:
+        drop_twin(machine, context, word, start, ways, page, size)
     fill(machine.tag, machine.frame, start, ways, key, word, stale)
 
 
@@ -107,6 +121,8 @@ def fill_l2(
     page = page_number(gva, size)
     start, ways = set_start(rows, row, page), rows.ways[at(row)]
     key = tag_key(home(machine, context, word), page, size) | denied
+    if stale:
+        drop_twin(machine, context, word, start, ways, page, size)
     lost = fill(machine.tag, machine.frame, start, ways, key, word, stale)
     if lost != EMPTY:
         hypervisor = machine.evictions.shape[0] - 1

@@ -17,7 +17,7 @@ from mmu.config import Processor
 from mmu.errors import InputError, StaleTranslation
 from mmu.hardware import invalidate
 from mmu.hardware.bits import reach
-from mmu.hardware.check import STALE_DENIED, STALE_FIELDS, STALE_WORD, make_checked
+from mmu.hardware.check import STALE_FIELDS, STALE_WORD, make_checked
 from mmu.hardware.entry import ADDRESS
 from mmu.hardware.geometry import SIZE_NAMES, build_machine, plain_view, processor_rows
 from mmu.hardware.machine import (
@@ -39,7 +39,7 @@ from mmu.hardware.tlb import FRAME_GLOBAL
 from mmu.memory import Memory
 from mmu.paging import Control, Ept, Npt, whole
 from mmu.processors import load_processor
-from mmu.stale import OUTCOME_TEXTS, described
+from mmu.stale import OUTCOME_TEXTS, answer_of
 from mmu.testing.diagnosis import History, remedy
 from mmu.translation import ACCESSES, Translation, access_code, signed, translate
 
@@ -224,8 +224,8 @@ class CheckedProcessor:
                 self._refuse(gva, by, OUTCOME_TEXTS[outcome] + self._code(outcome, now), now)
             return Access(outcome, None, by, references, now, spurious)
         if done < 0:
-            word, denied = int(self._stale[STALE_WORD]), int(self._stale[STALE_DENIED])
-            self._refuse(gva, by, described(word, denied), now, bool(word & FRAME_GLOBAL))
+            shared = bool(self._stale[STALE_WORD] & FRAME_GLOBAL)
+            self._refuse(gva, by, answer_of(self._stale), now, shared)
         self._history.note(self._key(), gva, now)
         return Access(Outcome.OK, now.maddr, by, references, now)
 
