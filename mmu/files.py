@@ -14,6 +14,7 @@ from mmu.errors import InputError
 
 FIGURES = (".png", ".svg")
 MOST_DOTS = 200  # in a line of TOML
+TRACE_ACCEPTED = "a trace file that can be read"
 
 
 class Table(NamedTuple):
@@ -23,7 +24,7 @@ class Table(NamedTuple):
     rows: list[list[Any]]
 
 
-def check_trace(path: str, where: str, accepted: str = "a trace file that can be read") -> None:
+def check_trace(path: str, where: str, accepted: str = TRACE_ACCEPTED) -> None:
     """Refuse what cannot be a trace before anything heavy is imported to read it."""
     try:
         with open(path, "rb", opener=_without_waiting) as file:
@@ -39,7 +40,8 @@ def check_trace(path: str, where: str, accepted: str = "a trace file that can be
     if not stat.S_ISREG(status.st_mode):
         raise InputError(f"{where}: {path!r} is no regular file; accepted: {accepted}")
     if status.st_size == 0:
-        raise InputError(f"{where}: {path!r} is empty; accepted: a trace of at least one access")
+        least = "a trace of at least one access" if accepted == TRACE_ACCEPTED else accepted
+        raise InputError(f"{where}: {path!r} is empty; accepted: {least}")
 
 
 def _without_waiting(path: str, flags: int) -> int:

@@ -264,6 +264,8 @@ def test_a_guest_of_linux_is_listed_as_qemu_lists_it(tmp_path, capsys):
         (["5", "--from", "nothing"], "--from: no file 'nothing'"),
         (["5", "--from", "list"], "'list', line 2: found 'zz'"),
         (["5", "--csv", "native"], "--csv: 'native': also read as"),
+        (["5", "--from", "long"], "'long', line 2: found 1,000 characters or more"),
+        (["5", "--from", "empty"], "'empty' is empty; accepted: a file with an address a line"),
         (["5", "--json", "nowhere/file"], "--json"),
         (["5", "--csv", "list", "--from", "list"], "--csv: 'list': also read as"),
     ],
@@ -274,6 +276,8 @@ def test_what_cannot_be_asked_is_refused_on_one_line(
     monkeypatch.chdir(tmp_path)
     image = native(tmp_path)
     (tmp_path / "list").write_text("0x1000\nzz\n")
+    (tmp_path / "long").write_text("0x1000\n" + " " * 995 + "0x401000\n")
+    (tmp_path / "empty").write_text("")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert cli.main(["translate", *arguments, *image]) == 2
     out, err = capsys.readouterr()

@@ -130,6 +130,12 @@ def one(text: str) -> Iterator[int]:
 def listed(file: IO[str], name: str) -> Iterator[int]:
     """Read an address a line; empty lines say nothing."""
     for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), ""), 1):
+        if len(line) == LONGEST_LINE and not line.endswith("\n"):
+            # Its rest would be read as a line of its own, and an address cut in two as two.
+            raise InputError(
+                f"{units.shown(name)}, line {number}: found {LONGEST_LINE:,} characters or more; "
+                "accepted: an address a line"
+            )
         text = line.strip()
         if not text:
             continue
