@@ -32,6 +32,21 @@ def check_switches(switches: dict[str, object]) -> None:
             raise InputError(f"{name}: found {value!r}; accepted: True | False")
 
 
+def _kept(given: object, name: str) -> int:
+    """Return a field's whole number, and keep it as Python's: NumPy's unsigned ones are no kernel's."""
+    value = whole(name, getattr(given, name))
+    object.__setattr__(given, name, value)
+    return value
+
+
+def _levels(value: object) -> int:
+    """Return how many levels nested tables have."""
+    levels = whole("levels", value)
+    if levels not in NESTED_LEVELS:
+        raise InputError(f"levels: found {levels}; accepted: 4 | 5")
+    return levels
+
+
 @dataclass(frozen=True)
 class Control:
     """What the guest's control registers, and the processor, decide about a translation.
@@ -72,7 +87,7 @@ class Control:
     def __post_init__(self) -> None:
         """Check every field."""
         check_switches({name: value for name, value in vars(self).items() if name != "maxphyaddr"})
-        bits = whole("maxphyaddr", self.maxphyaddr)
+        bits = _kept(self, "maxphyaddr")
         if not LEAST_PHYSICAL_BITS <= bits <= MOST_PHYSICAL_BITS:
             raise InputError(
                 f"maxphyaddr: found {bits}; accepted: {LEAST_PHYSICAL_BITS} to {MOST_PHYSICAL_BITS}"
@@ -118,7 +133,7 @@ class Ept:
 
     def __post_init__(self) -> None:
         """Check the pointer's fields."""
-        whole("eptp", self.eptp)
+        _kept(self, "eptp")
         fits = 0 <= self.eptp <= ADDRESS | OFFSET_MASK and not self.eptp & EPTP_RESERVED
         if not fits or self.eptp & 7 not in EPTP_TYPES or self.levels not in NESTED_LEVELS:
             raise InputError(
@@ -145,8 +160,15 @@ class Ept:
     @classmethod
     def at(cls, root: int, dirty: bool = True, levels: int = LEVELS) -> "Ept":
         """Return the pointer to a root table, write-back."""
-        high = whole("levels", levels) - 1 << EPTP_LEVELS_SHIFT
-        return cls(whole("root", root) | (EPTP_DIRTY if dirty else 0) | high | 6)
+        place = whole("root", root)
+        if place & ~ADDRESS:
+            raise InputError(
+                f"root: found {place:#x}; accepted: a multiple of {OFFSET_MASK + 1:#x} below "
+                f"{ADDRESS + OFFSET_MASK + 1:#x}"
+            )
+        check_switches({"dirty": dirty})
+        high = _levels(levels) - 1 << EPTP_LEVELS_SHIFT
+        return cls(place | (EPTP_DIRTY if dirty else 0) | high | 6)
 
     def rules(self, rules: Rules, maxphyaddr: int) -> Rules:
         """Return rules with those of these tables."""
@@ -188,10 +210,9 @@ class Npt:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        if not 0 <= whole("ncr3", self.ncr3) < 1 << 64:
+        if not 0 <= _kept(self, "ncr3") < 1 << 64:
             raise InputError(f"ncr3: found {self.ncr3:#x}; accepted: 64 bits, of which 51:12 count")
-        if whole("levels", self.levels) not in NESTED_LEVELS:
-            raise InputError(f"levels: found {self.levels}; accepted: 4 | 5")
+        object.__setattr__(self, "levels", _levels(self.levels))
         check_switches({"nxe": self.nxe, "gbpages": self.gbpages})
 
     @property

@@ -42,6 +42,11 @@ MEMORY = Memory.from_words(np.zeros(512, np.uint64))
         (lambda: translate(MEMORY, 0, cr3=0, user="no"), "True"),
         (lambda: Ept(None), "eptp"),
         (lambda: Ept.at(None), "root"),
+        (lambda: Ept.at(0x1001), "root: found 0x1001"),
+        (lambda: Ept.at(-4096), "root: found -0x1000"),
+        (lambda: Ept.at(1 << 52), "root"),
+        (lambda: Ept.at(0, levels=6), "levels: found 6"),
+        (lambda: Ept.at(0, dirty=3), "dirty: found 3"),
     ],
 )
 def test_a_wrong_argument_is_refused_with_what_is_accepted(call, says):

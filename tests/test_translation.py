@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mmu
-from mmu import Ept, Memory, Outcome, translate
+from mmu import Control, Ept, Memory, Npt, Outcome, translate
 from mmu.errors import InputError
 
 GVA = 0x7F12_3456_7ABC
@@ -321,3 +321,15 @@ def test_arguments_that_make_no_sense_are_refused_with_what_is_accepted():
 def test_the_package_offers_what_its_readme_names():
     for name in ("Memory", "translate", "Ept", "Outcome", "replay", "compare", "Replay"):
         assert callable(getattr(mmu, name))
+
+
+@pytest.mark.parametrize("kind", [np.uint64, np.int64, np.uint16])
+def test_pointers_and_widths_may_be_numbers_of_numpy(kind):
+    memory = Memory.from_words(np.zeros(512 * 2, np.uint64))
+    for number in (kind, int):
+        found = [
+            translate(memory, 0, cr3=0, nested=nested, control=Control(maxphyaddr=number(40)))
+            for nested in (Ept(number(0x105E)), Npt(number(0x1000), levels=number(4)))
+        ]
+        assert [t.references for t in found] == [1, 1]
+    assert Ept(kind(0x105E)) == Ept.at(0x1000)
