@@ -41,6 +41,7 @@ from mmu.paging import Control, Ept, Npt, whole
 from mmu.translation import USUAL, check_arguments, machine_over
 
 MOST = 10_000_000  # pages
+MOST_RANGES = 20_000_000  # whatever the number of pages: some 4 GB while they are described
 ROWS = 1 << 16  # ranges in one piece of the answer
 ENTRIES_AT_ONCE = 1 << 22  # table entries between two looks at the progress
 # Tables without pages: a space in use has far fewer tables than pages.
@@ -138,7 +139,8 @@ def mapping(
     Raises
     ------
     InputError
-        An argument is none of these; or there are more pages than `most`, or no fewer tables.
+        An argument is none of these; or there are more pages than `most`, no fewer tables, or more
+        than MOST_RANGES ranges, which would fill the memory of this machine.
 
     Notes
     -----
@@ -185,6 +187,11 @@ def _found(
             raise InputError(_too_many(state, cr3, most))
         if status == FULL:
             parts.append(rows[:-1].copy())
+            if len(parts) * (len(rows) - 1) > MOST_RANGES:
+                raise InputError(
+                    f"most: found more than {MOST_RANGES:,} ranges below cr3 {cr3:#x}; accepted: tables "
+                    "with fewer; those that point to themselves have no end"
+                )
             rows[0] = rows[-1]
             state[USED_ROWS] = 1
         if progress:

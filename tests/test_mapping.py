@@ -322,3 +322,11 @@ def test_the_answer_is_the_same_however_small_its_pieces(monkeypatch):
     for rows in (2, 3, 4):
         monkeypatch.setattr("mmu.spacemap.ROWS", rows)
         assert described(mmu.mapping(memory, cr3=root)) == whole
+
+
+def test_more_ranges_than_memory_would_hold_are_refused_whatever_was_asked_for(monkeypatch):
+    words = np.full(512, P | W | U, np.uint64)
+    monkeypatch.setattr("mmu.spacemap.ROWS", 64)
+    monkeypatch.setattr("mmu.spacemap.MOST_RANGES", 1000)
+    with pytest.raises(mmu.InputError, match="most: found more than 1,000 ranges below cr3 0x0"):
+        mmu.mapping(mmu.Memory.from_words(words), cr3=0, most=1 << 40)
