@@ -38,11 +38,29 @@ class Memory:
     extents: Words = field(default=None)  # type: ignore[arg-type]  # never None once made
 
     def __post_init__(self) -> None:
-        """Make or check the extents: kernels trust them."""
+        """Make the extents, and check what kernels trust."""
+        self._check_words()
         if self.extents is None:
             run = np.array([[self.base // WORD_BYTES, len(self.words), 0]], np.int64)
             object.__setattr__(self, "extents", run)
         check_extents(self.extents, len(self.words))
+
+    def _check_words(self) -> None:
+        words: object = self.words
+        if not isinstance(words, np.ndarray) or words.ndim != 1 or words.dtype != np.int64:
+            found = f"{words.dtype} {words.shape}" if isinstance(words, np.ndarray) else type(words)
+            raise InputError(
+                f"words: found {found}; accepted: int64 (n,); Memory.from_words takes uint64 as well"
+            )
+        if not words.flags.c_contiguous or not words.flags.writeable:
+            raise InputError(
+                "words: found an array that is strided or read-only; accepted: one that is neither; "
+                "Memory.from_words makes a copy of such"
+            )
+        if not isinstance(self.base, int) or isinstance(self.base, bool):
+            raise InputError(f"base: found {self.base!r}; accepted: a whole number")
+        if not isinstance(self.writable, bool):
+            raise InputError(f"writable: found {self.writable!r}; accepted: True | False")
 
     @classmethod
     def from_words(cls, words: NDArray[Any], base: int = 0) -> "Memory":
@@ -143,7 +161,7 @@ class Memory:
         ndarray of uint64 [n, 2]
             Without what reads as zero and is not held.
         """
-        held = self.extents[self.extents[:, INDEX] >= 0]
+        held = self.extents[(self.extents[:, INDEX] >= 0) & (self.extents[:, WORDS] > 0)]
         first, end = held[:, FIRST], held[:, FIRST] + held[:, WORDS]
         apart = first[1:] != end[:-1]
         firsts = first[np.append(len(first) > 0, apart)[: len(first)]]
@@ -159,6 +177,9 @@ def _base(extents: Words) -> int:
 
 def check_extents(extents: Words, words: int) -> None:
     """Refuse extents by which a kernel would read outside an array of so many words."""
+    given: object = extents
+    if not isinstance(given, np.ndarray):
+        raise InputError(f"extents: found {type(given).__name__}; accepted: an ndarray, or none")
     if extents.ndim != 2 or extents.shape[1] != EXTENT_FIELDS or extents.dtype != np.int64:
         raise InputError(
             f"extents: found {extents.dtype} {extents.shape}; accepted: int64 (n, {EXTENT_FIELDS})"

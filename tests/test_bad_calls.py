@@ -32,6 +32,22 @@ MEMORY = Memory.from_words(np.zeros(512, np.uint64))
         (lambda: Memory.from_words([[1], [1, 2]]), "one dimension"),
         (lambda: Memory.from_words(np.zeros(512, np.int64), None), "base"),
         (lambda: Memory.from_words(np.zeros(512, np.int64), 1.5), "base"),
+        (lambda: Memory(np.zeros(512), 0, True), "words: found float64"),
+        (lambda: Memory(np.zeros(512, np.uint64), 0, True), "words: found uint64"),
+        (lambda: Memory(np.zeros((2, 512), np.int64), 0, True), "words: found int64"),
+        (lambda: Memory([0] * 512, 0, True), "words: found <class 'list'>"),
+        (lambda: Memory(np.zeros(1024, np.int64)[::2], 0, True), "strided or read-only"),
+        (lambda: Memory(np.frombuffer(bytes(4096), np.int64), 0, True), "strided or read-only"),
+        (lambda: Memory(np.zeros(512, np.int64), "x", True), "base: found 'x'"),
+        (lambda: Memory(np.zeros(512, np.int64), 0, 1), "writable: found 1"),
+        (lambda: Memory(np.zeros(512, np.int64), 0, True, [[0, 512, 0]]), "extents: found list"),
+        (lambda: mmu.translate_many(MEMORY, [[1], [1, 2]], cr3=0), "gvas"),
+        (
+            lambda: mmu.translate_many(
+                MEMORY, np.zeros(2, np.int64), cr3=0, access=np.array([0, 3], np.uint8)
+            ),
+            "access: found 3",
+        ),
         (lambda: translate(MEMORY, None, cr3=0), "gva"),
         (lambda: translate(MEMORY, 1.5, cr3=0), "gva"),
         (lambda: translate(MEMORY, 0, cr3="x"), "cr3"),

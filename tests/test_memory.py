@@ -260,3 +260,9 @@ def test_no_word_outside_the_extents_is_read_or_written(seed, with_nested, spars
     assert np.array_equal(words[~held], before[~held])
     given = [first for first, _, index in rows if index >= 0]
     assert memory.ranges()[:, 0].tolist() == [8 * first for first in given]
+
+
+def test_memory_without_a_word_has_no_range():
+    memory = Memory.from_words(np.zeros(0, np.uint64))
+    assert memory.ranges().shape == (0, 2)
+    assert translate(memory, 0, cr3=0).outcome == Outcome.NO_MEMORY
