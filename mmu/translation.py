@@ -294,14 +294,18 @@ def translate_many(
     try:
         addresses = np.asarray(gvas)
     except ValueError:  # lists of different lengths
-        addresses = np.zeros((0, 0))
+        addresses = np.zeros((0, 0), np.int64)
     if addresses.ndim != 1 or addresses.dtype not in (np.dtype(np.int64), np.dtype(np.uint64)):
         raise InputError(
             f"gvas: found {addresses.ndim} dimensions of {addresses.dtype}; accepted: one dimension "
             "of uint64 or int64"
         )
     if isinstance(access, np.ndarray):
-        if access.shape == addresses.shape and access.dtype == np.uint8 and access.max(initial=0) > FETCH:
+        if (
+            access.shape == addresses.shape
+            and access.dtype == np.uint8
+            and access.max(initial=0) > FETCH
+        ):
             raise InputError(f"access: found {access.max()}; accepted: 0 read, 1 write, 2 fetch")
         if access.shape != addresses.shape or access.dtype != np.uint8:
             raise InputError(
