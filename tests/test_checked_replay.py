@@ -160,6 +160,8 @@ def test_the_command_line_checks_a_raw_trace(tmp_path, capsys):
         return capsys.readouterr().out
 
     assert replayed("--check") == replayed()
+    assert cli.main(["replay", path, "--check"]) == 0
+    assert capsys.readouterr().out.endswith("the caches answered what the tables say.\n")
 
 
 def test_the_command_line_hands_the_option_on(capsys):
