@@ -1,9 +1,12 @@
 """The checked processor: what each instruction drops and keeps, and what a report says."""
 
+import textwrap
+
 import numpy as np
 import pytest
 
 import mmu
+import mmu.testing
 from mmu.errors import StaleTranslation
 from mmu.testing.processor import KEEP, CheckedProcessor
 from mmu.testing.tables import DIRTY, EPT_DIRTY, GLOBAL, TableMemory, Tables
@@ -122,7 +125,8 @@ def test_a_report_names_the_entry_and_the_instruction(form):
         cpu.access(GVA)
     text = str(caught.value)
     assert "user read of 0x1000 was answered by the L1 TLB with 0x40001000" in text
-    assert "the tables say 0x80001000" in text
+    assert "the tables say 0x80001000, 4KiB, urwx, of a guest page" not in text
+    assert "the tables say 0x80001000, 4KiB, urwx" in text
     assert f"level 2 at {place:#x} was {was:#x}" in text
     assert ("INVEPT 1" if form == "ept" else "TLB_CONTROL 3 for ASID 1") in text
     assert caught.value.gva == GVA
@@ -152,6 +156,17 @@ def test_a_report_blames_the_entry_that_changed_since_the_last_walk():
     was = guest.move(0, 0x80_0000)
     with pytest.raises(StaleTranslation, match=f" was {was:#x} and is "):
         cpu.access(0)
+
+
+def test_a_report_tells_the_rights_where_they_alone_differ():
+    cpu, guest, _ = started(None)
+    cpu.access(GVA)
+    frame = guest.leaf(GVA).frame
+    guest.protect(GVA, "rxu")
+    with pytest.raises(StaleTranslation) as caught:
+        cpu.access(GVA)
+    assert f"with {frame:#x}, 4KiB, urwx" in str(caught.value)
+    assert f"the tables say {frame:#x}, 4KiB, ur-x" in str(caught.value)
 
 
 @pytest.mark.parametrize("form", [None, "ept", "npt"])
@@ -200,8 +215,24 @@ def test_a_wrong_argument_is_refused_on_one_line():
         (lambda: cpu.access(0, "look"), "read | write | fetch"),
         (lambda: CheckedProcessor(cpu.memory).access(0), "load_cr3"),
         (lambda: CheckedProcessor(np.zeros(512)), "from_words"),
+        (lambda: CheckedProcessor(cpu.memory, 5), "processor: found int"),
+        (lambda: CheckedProcessor(cpu.memory, control=5), "control: found int"),
+        (lambda: CheckedProcessor(cpu.memory, pcide=1), "pcide: found 1"),
+        (lambda: CheckedProcessor(cpu.memory, tagged=None), "tagged: found None"),
+        (lambda: cpu.invpcid(2, 1 << 64), "0 to 4095"),
+        (lambda: cpu.invpcid(3, -1), "0 to 4095"),
+        (lambda: cpu.invept(1, -1), "nested: found -0x1"),
+        (lambda: cpu.flush(1 << 64), "nested: found 18446744073709551616"),
     ]:  # fmt: skip
         with pytest.raises(mmu.InputError) as caught:
             call()
         assert says in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_the_packages_own_example_runs_and_fails_without_its_invalidation():
+    text = mmu.testing.__doc__.partition("The shortest of tests:")[2]
+    code = textwrap.dedent(text).strip()
+    exec(code, {})
+    with pytest.raises(StaleTranslation):
+        exec("\n".join(line for line in code.splitlines() if "invlpg" not in line), {})

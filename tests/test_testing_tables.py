@@ -176,6 +176,17 @@ def test_a_recursive_root_shows_the_root():
         (lambda t: t.put(1 << 39, 1, 0), "levels of 0x8000000000 that have a table: 4"),
         (lambda t: t.memory.read(1 << 40), "address: found 0x10000000000; accepted: 0x0 to"),
         (lambda t: [t.memory.take() for _ in range(99)], "TableMemory"),
+        (lambda t: TableMemory(-1), "pages: found -1"),
+        (lambda t: TableMemory("x"), "pages: found 'x'"),
+        (lambda t: TableMemory(1 << 60), "accepted: 0 to 262,144"),
+        (lambda t: t.memory.write(0, -1), "word: found -0x1"),
+        (lambda t: t.memory.write(0, 1 << 64), "word: found 0x10000000000000000"),
+        (lambda t: t.memory.read("x"), "address: found 'x'"),
+        (lambda t: t.memory.give(31 * PAGE), "page: found 0x1f000, which nobody has"),
+        (lambda t: t.map("x", 0), "address: found 'x'"),
+        (lambda t: t.map(0x6000, -4096), "frame: found -0x1000"),
+        (lambda t: t.map(0x6000, 1 << 52), "frame: found 0x10000000000000"),
+        (lambda t: t.move(0x5000, 1 << 52), "frame: found 0x10000000000000"),
         (lambda t: Tables(t.memory, "arm"), "x86 | ept | npt"),
         (lambda t: Tables(t.memory, levels=3), "4 | 5"),
     ],
@@ -190,3 +201,21 @@ def test_what_cannot_be_done_is_refused_on_one_line(call, says):
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
     assert np.array_equal(tables.memory.words, before)
+
+
+def test_a_page_is_given_back_once():
+    memory = TableMemory(2)
+    page = memory.take()
+    memory.give(page)
+    with pytest.raises(mmu.InputError, match="nobody has"):
+        memory.give(page)
+    assert memory.take() == page
+
+
+def test_a_root_that_nested_tables_no_longer_map_is_said_to_be_in_no_memory():
+    memory = TableMemory(16)
+    nested = Tables(memory, "ept")
+    tables = Tables(memory, nested=nested)
+    nested.unmap(tables.root)
+    with pytest.raises(mmu.InputError, match="in no memory"):
+        tables.map(0x5000, 0)

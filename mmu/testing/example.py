@@ -15,8 +15,8 @@ In a test file, ``TestHypervisor = machine_of(Hypervisor).TestCase`` is all that
 then says of the bug names the access, the entry that changed, and the instruction that is missing:
 
     stale translation: user read of 0x0 was answered by a walk through walk caches and nested TLB with
-    0x200000, 2MiB, urwx; the tables say 0x40001000, in a page of 0x1000 bytes; the nested entry of
-    level 2 at 0x7000 was 0x2001b7 and is 0x8107; INVEPT 1 of EPTP 0x5e would have dropped it
+    0x200000, 2MiB, urwx; the tables say 0x40001000, 4KiB, urwx, of a guest page of 2MiB; the nested
+    entry of level 2 at 0x7000 was 0x2001b7 and is 0x8107; INVEPT 1 of EPTP 0x5e would have dropped it
 """
 
 from typing import Any

@@ -17,7 +17,13 @@ from mmu.config import Processor
 from mmu.errors import InputError, StaleTranslation
 from mmu.hardware import invalidate
 from mmu.hardware.bits import reach
-from mmu.hardware.check import STALE_FIELDS, STALE_WORD, make_checked
+from mmu.hardware.check import (
+    STALE_DENIED_NOW,
+    STALE_FIELDS,
+    STALE_NOW,
+    STALE_WORD,
+    make_checked,
+)
 from mmu.hardware.entry import ADDRESS
 from mmu.hardware.geometry import SIZE_NAMES, build_machine, plain_view, processor_rows
 from mmu.hardware.machine import (
@@ -37,9 +43,9 @@ from mmu.hardware.outcome import Outcome
 from mmu.hardware.rows import CONTEXTS
 from mmu.hardware.tlb import FRAME_GLOBAL
 from mmu.memory import Memory
-from mmu.paging import Control, Ept, Npt, whole
+from mmu.paging import Control, Ept, Npt, check_switches, whole
 from mmu.processors import load_processor
-from mmu.stale import OUTCOME_TEXTS, answer_of
+from mmu.stale import OUTCOME_TEXTS, answer_of, described
 from mmu.testing.diagnosis import History, remedy
 from mmu.translation import ACCESSES, Translation, access_code, signed, translate
 
@@ -137,6 +143,13 @@ class CheckedProcessor:
                 f"memory: found {type(memory).__name__}; accepted: a writable mmu.Memory, such as "
                 "Memory.from_words(numpy.zeros(512 * pages, numpy.uint64))"
             )
+        if control is not None and not isinstance(control, Control):
+            found = type(control).__name__
+            raise InputError(f"control: found {found}; accepted: Control(wp=...)")
+        if not isinstance(processor, str | Processor):
+            found = type(processor).__name__
+            raise InputError(f"processor: found {found}; accepted: a name, or mmu.Processor(...)")
+        check_switches({"pcide": pcide, "pge": pge, "tagged": tagged})
         self.memory, self.control = memory, control or Control()
         self.processor = named(processor) if isinstance(processor, str) else processor
         self.pcide, self.pge, self.tagged = pcide, pge, tagged
@@ -221,11 +234,12 @@ class CheckedProcessor:
             outcome = Outcome(int(machine.fault[FAULT_OUTCOME]))
             spurious = now.outcome == Outcome.OK
             if self._strayed(outcome, now):
-                self._refuse(gva, by, OUTCOME_TEXTS[outcome] + self._code(outcome, now), now)
+                text = OUTCOME_TEXTS[outcome] + self._code(outcome, now)
+                self._refuse(gva, by, text, now, faulted=True)
             return Access(outcome, None, by, references, now, spurious)
         if done < 0:
             shared = bool(self._stale[STALE_WORD] & FRAME_GLOBAL)
-            self._refuse(gva, by, answer_of(self._stale), now, shared)
+            self._refuse(gva, by, answer_of(self._stale), now, shared=shared)
         self._history.note(self._key(), gva, now)
         return Access(Outcome.OK, now.maddr, by, references, now)
 
@@ -240,8 +254,9 @@ class CheckedProcessor:
     def invpcid(self, kind: int, pcid: int = 0, gva: int = 0) -> None:
         """INVPCID: 0 a page of a PCID, 1 a PCID, 2 all and what is global, 3 all but global."""
         self._of("kind", kind, (0, 1, 2, 3))
-        if not 0 <= whole("pcid", pcid) <= (MOST_PCID if self.pcide else 0) and kind < 2:
-            most = f"0 to {MOST_PCID}" if self.pcide else "0, where PCIDE is clear"
+        most_pcid = MOST_PCID if self.pcide or kind > invalidate.ONE_PCID else 0
+        if not 0 <= whole("pcid", pcid) <= most_pcid:
+            most = f"0 to {MOST_PCID}" if most_pcid else "0, where PCIDE is clear"
             raise InputError(f"pcid: found {pcid}; accepted: {most}")
         place = self._operand(kind, invalidate.ADDRESS_IN_PCID, gva)
         invalidate.invpcid(self._machine, kind, self._context(), pcid, place)
@@ -261,7 +276,10 @@ class CheckedProcessor:
             nested = 0
         elif nested is None:
             raise InputError("nested: found none; accepted: the Ept, or EPT pointer, for type 1")
-        root = nested.root if isinstance(nested, Ept) else whole("eptp", nested) & ADDRESS
+        root = nested.root if isinstance(nested, Ept) else whole("nested", nested)
+        if not 0 <= root < 1 << 64:
+            raise InputError(f"nested: found {root:#x}; accepted: an EPT pointer, 64 bits")
+        root &= ADDRESS
         invalidate.invept(self._machine, kind, self._tag("ept", root))
 
     def tlb_control(self, code: int, vm_id: int | None = None) -> None:
@@ -288,6 +306,7 @@ class CheckedProcessor:
 
     def flush(self, nested: bool = True) -> None:
         """Drop everything; without `nested` all but guest-physical entries."""
+        check_switches({"nested": nested})
         invalidate.flush(self._machine, nested)
 
     # --- within ----------------------------------------------------------------------------------
@@ -425,9 +444,10 @@ class CheckedProcessor:
         return f", error code {now.error_code & ~both | found:#x}"
 
     def _refuse(
-        self, gva: int, by: str, cached: str, now: Translation, shared: bool = False
-    ) -> NoReturn:
-        """Report a stale translation; `shared`: a global one."""
+        self, gva: int, by: str, cached: str, now: Translation, *, shared: bool = False,
+        faulted: bool = False,
+    ) -> NoReturn:  # fmt: skip
+        """Report a stale translation; `shared`: a global one; `faulted`: the access did."""
         kind = int(self._kind[0])
         who = "supervisor" if kind >= SUPERVISOR else "user"
         what = list(ACCESSES)[kind % SUPERVISOR]
@@ -440,6 +460,8 @@ class CheckedProcessor:
             says += f", error code {now.error_code:#x}"
         if now.outcome == Outcome.OK:
             says = f"{now.maddr:#x}, in a page of {now.page_size:#x} bytes"
+            if not faulted:
+                says = described(int(self._stale[STALE_NOW]), int(self._stale[STALE_DENIED_NOW]))
         change = self._history.change(self._key(), gva, now)
         dimension = change.dimension if change else None
         cause = f"; {change.text}" if change else ""

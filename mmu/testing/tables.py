@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 
 from mmu.errors import InputError
 from mmu.memory import Memory
-from mmu.paging import Ept, Npt
+from mmu.paging import Ept, Npt, whole
 
 PAGE = 4096
 ENTRIES = 512
+MOST_PAGES = 1 << 18  # 1 GiB of tables
 SIZES = {"4k": PAGE, "2m": PAGE << 9, "1g": PAGE << 18}
 FRAME = 0x000F_FFFF_FFFF_F000
 FORMATS = ("x86", "ept", "npt")
@@ -53,6 +54,8 @@ class TableMemory:
     """
 
     def __init__(self, pages: int = 64, base: int = 0) -> None:
+        if not 0 <= whole("pages", pages) <= MOST_PAGES:
+            raise InputError(f"pages: found {pages}; accepted: 0 to {MOST_PAGES:,}")
         self.words: NDArray[np.uint64] = np.zeros(ENTRIES * pages, np.uint64)
         self.base = base
         self.view = Memory.from_words(self.words, base)
@@ -74,6 +77,8 @@ class TableMemory:
     def give(self, page: int) -> None:
         """Take a page back, and clear it."""
         first = self._index(page)
+        if first % ENTRIES or first // ENTRIES >= self._given or page in self._returned:
+            raise InputError(f"page: found {page:#x}, which nobody has; accepted: what take() gave")
         self.words[first : first + ENTRIES] = 0
         self._returned.append(page)
 
@@ -87,10 +92,12 @@ class TableMemory:
 
     def write(self, address: int, word: int) -> None:
         """Replace the word at a machine address."""
+        if not 0 <= whole("word", word) < 1 << 64:
+            raise InputError(f"word: found {word:#x}; accepted: 64 bits, unsigned")
         self.words[self._index(address)] = word
 
     def _index(self, address: int) -> int:
-        if not self.holds(address):
+        if not self.holds(whole("address", address)):
             last = self.base + 8 * len(self.words) - 1
             raise InputError(f"address: found {address:#x}; accepted: {self.base:#x} to {last:#x}")
         return (address - self.base) // 8
@@ -257,12 +264,19 @@ class Tables:
         """
         level = level_of(size)
         for name, value in (("address", address), ("frame", frame)):
-            if value % bytes_of(level):
+            if whole(name, value) % bytes_of(level):
                 raise InputError(
                     f"{name}: found {value:#x}; accepted: a multiple of {bytes_of(level):#x}, the "
                     "page's size"
                 )
+        if not 0 <= frame <= FRAME:
+            raise InputError(f"frame: found {frame:#x}; accepted: up to {FRAME:#x}")
         way = self.path(address)
+        if not way:
+            raise InputError(
+                f"root: found {self.root:#x}, which is in no memory; accepted: a root table that "
+                "nested tables map"
+            )
         end = way[-1]
         if self.is_present(end.word) or end.level < level:
             where = f"{end.word:#x} at level {end.level}"
@@ -288,8 +302,10 @@ class Tables:
     def move(self, address: int, frame: int) -> int:
         """Map the page that holds an address to another frame; returns what its entry was."""
         leaf = self._mapped(address)
-        if frame % leaf.size:
-            raise InputError(f"frame: found {frame:#x}; accepted: a multiple of {leaf.size:#x}")
+        if whole("frame", frame) % leaf.size or not 0 <= frame <= FRAME:
+            raise InputError(
+                f"frame: found {frame:#x}; accepted: a multiple of {leaf.size:#x} up to {FRAME:#x}"
+            )
         self.memory.write(leaf.place, leaf.word - leaf.frame + frame)
         return leaf.word
 
