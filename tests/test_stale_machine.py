@@ -189,7 +189,7 @@ def search(examples, steps=50, **more):
 
 
 def test_software_that_invalidates_what_it_must_meets_no_stale_translation():
-    run_state_machine_as_test(RightSoftware, settings=search(3 if INTERPRETED else 150))
+    run_state_machine_as_test(RightSoftware, settings=search(30 if INTERPRETED else 150))
 
 
 @pytest.mark.fuzz
