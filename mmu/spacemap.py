@@ -41,7 +41,7 @@ from mmu.paging import Control, Ept, Npt, whole
 from mmu.translation import USUAL, check_arguments, machine_over
 
 MOST = 10_000_000  # pages
-MOST_RANGES = 20_000_000  # whatever the number of pages: some 4 GB while they are described
+MOST_RANGES = 4_000_000  # whatever the number of pages: 1 GB or more while they are told
 ROWS = 1 << 16  # ranges in one piece of the answer
 ENTRIES_AT_ONCE = 1 << 22  # table entries between two looks at the progress
 # Tables without pages: a space in use has far fewer tables than pages.

@@ -1,6 +1,6 @@
 """For users who property-test a hypervisor or a pager of their own.
 
-Import what you need from the modules; all but `strategies` and `example` do without Hypothesis.
+All but `strategies` and `example` does without Hypothesis.
 
 ==============  ======================================================================================
 `tables`        `TableMemory`, `Tables`: page tables, EPT and NPT, made and changed by plain code
@@ -13,8 +13,7 @@ Import what you need from the modules; all but `strategies` and `example` do wit
 
 The shortest of tests:
 
-    from mmu.testing.processor import CheckedProcessor
-    from mmu.testing.tables import TableMemory, Tables
+    from mmu.testing import CheckedProcessor, TableMemory, Tables
 
     memory = TableMemory(pages=8)
     tables = Tables(memory)
@@ -26,3 +25,28 @@ The shortest of tests:
     cpu.invlpg(0x40_0000)  # without which the next access is a StaleTranslation
     assert cpu.access(0x40_0123).maddr == 0x8000_0123
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmu.testing.operations import Session
+    from mmu.testing.processor import CheckedProcessor
+    from mmu.testing.tables import TableMemory, Tables
+
+__all__ = ["CheckedProcessor", "Session", "TableMemory", "Tables"]
+
+_HOMES = {
+    "operations": ("Session",),
+    "processor": ("CheckedProcessor",),
+    "tables": ("TableMemory", "Tables"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: the reference needs NumPy only."""
+    from importlib import import_module  # noqa: PLC0415
+
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"mmu.testing.{home}"), name)
+    raise AttributeError(f"module 'mmu.testing' has no attribute {name!r}")
