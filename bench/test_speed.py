@@ -190,4 +190,4 @@ def test_a_bundled_trace_against_c(benchmark, path):
 @needs_compiler
 def test_the_hostile_trace_against_c(benchmark):
     address, kind = hostile(LIMIT // BLOCK * BLOCK)
-    race(benchmark, "hostile", None, raw_chunk(address, kind), address, kind, most=1.7)
+    race(benchmark, "hostile", None, raw_chunk(address, kind), address, kind, most=1.8)

@@ -5,7 +5,8 @@ invalidate. What an entry may keep is what the manuals allow (Intel SDM vol. 3, 
 Invalidation" and "Delayed Invalidation"): it may grant less than the tables, never more, and it may not
 be of another page size; and a page that the entry calls dirty must be dirty in the tables. An accessed
 bit that was cleared stays clear until the next walk. A walk from cached tables must have set the bits
-that a whole walk sets in the last table: else that is another table by now, or its page was clean.
+that a whole walk sets in the last table: else that is another table by now, or its page was clean. Memory
+types are not kept, and not compared.
 """
 
 from mmu.hardware.access import Kinds, l1_lookup, make_accesses

@@ -227,7 +227,8 @@ def load_cr4(machine: Machine, context: int, everything: int) -> None:
     """MOV to CR4 in a context.
 
     `everything`: PGE changed, or PCIDE was cleared: all PCIDs of the VM, global translations
-    included. Else SMEP was set, or PAE changed: the current PCID.
+    included. Else SMEP was set, or PAE changed: the current PCID, and what is global stays (the manual
+    says "all entries of the current PCID", and global ones are of every PCID: they need not go).
     """
     vm, pcid = machine.vm[at(context)], machine.pcid[at(context)]
     if everything:

@@ -181,7 +181,7 @@ class CheckedProcessor:
         vm_id : int
             Its VPID or ASID, 1 to 65535; without tags all VMs have VPID 0, whatever this is.
         nested : Ept or Npt, optional
-            Its nested tables.
+            Its nested tables, at each entry anew: without, the guest runs on its own tables alone.
         cr3 : int, optional
             The guest's CR3; by default what it last had. Loading it this way invalidates nothing.
         """
