@@ -19,10 +19,10 @@ import pytest
 pytest.importorskip("unicorn")
 
 from exact import ACCESSES, INTERPRETED, PAGE, PS, XD, A, D, P, package
-from manual import Control
 from unicorn_mmu import Machine
 
 import mmu
+from mmu.testing.reference import Control
 
 SIZE, TABLES, DATA = 4 << 20, 12, 1 << 20
 NO_ANSWER = "NO_MEMORY"
