@@ -69,6 +69,7 @@ def renewed(text: str, parts: dict[str, Callable[[], str]]) -> str:
 
 if __name__ == "__main__":
     readme = ROOT / "README.md"
+    output_of("mmu", "walk", "0x7f0012345678", "--write", "--figure", "bench/walk.png")
     readme.write_text(
         renewed(readme.read_text(), {"demo": demo, "speed": speed, "imports": imports})
     )

@@ -84,4 +84,5 @@ def test_the_numbers_are_those_that_the_command_prints(tmp_path):
 def test_every_file_that_it_names_is_there():
     for name in re.findall(r"`((?:mmu|tests|bench|traces)/[\w./]*)`", README):
         assert (ROOT / name).exists(), name
-    assert (ROOT / "bench/demo.png").exists()
+    for name in re.findall(r"\]\(([\w./]+)\)", README):
+        assert (ROOT / name).exists(), name
