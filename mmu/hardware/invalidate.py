@@ -312,7 +312,7 @@ def tlb_control(machine: Machine, code: int, vm: int) -> None:
     """VMRUN with a TLB_CONTROL code, for the ASID of a VM.
 
     0: nothing; 1: all ASIDs; 3: this ASID; 7: this ASID, but global translations. AMD has no other
-    way to drop guest-physical entries: they go with their ASID.
+    way to drop guest-physical entries: they go with their ASID, with 7 too, which is an assumption.
     """
     if code == FLUSH_ALL:
         drop(machine, ANY, ANY, ANY, NO, SMALL, WHOLE)
@@ -325,5 +325,8 @@ def tlb_control(machine: Machine, code: int, vm: int) -> None:
 
 @kernel
 def invlpga(machine: Machine, vm: int, gva: int) -> None:
-    """INVLPGA: one page of an ASID, in all its PCIDs and global, and the ASID's whole walk caches."""
+    """INVLPGA: one page of an ASID, in all its PCIDs and global, and the ASID's whole walk caches.
+
+    That it reaches every PCID is an assumption: the manual names the page and the ASID only.
+    """
     drop(machine, vm, ANY, ANY, NO, gva, OF_TAG)
