@@ -90,7 +90,7 @@ def in_scope(machine: Machine, context: int, vm: int, pcid: int, tables: int, ke
 
 
 @inlined
-def of_page(rows: Rows, row: int, word: int, frame: int, gva: int) -> bool:
+def of_page(word: int, frame: int, gva: int) -> bool:
     """Tell whether a TLB entry translates the guest's page that holds `gva`: splinters and pieces do."""
     size = word >> SIZE_SHIFT & SIZE_BITS
     page = word >> NUMBER_SHIFT << LEVEL_BITS * size & PAGE_NUMBER_MASK  # its first of 4 KiB
@@ -125,7 +125,7 @@ def drop(
                 if doomed and table and extent == OF_PAGE:
                     doomed = word >> NUMBER_SHIFT & PAGE_NUMBER_MASK == page_number(gva, level)
                 elif doomed and not table and extent != WHOLE:
-                    doomed = of_page(rows, row, word, frame[at(slot)], gva)
+                    doomed = of_page(word, frame[at(slot)], gva)
                 if not doomed:
                     tag[at(free)] = word
                     frame[at(free)] = frame[at(slot)]
