@@ -1,6 +1,5 @@
 """What a run is made of: processor, virtual machines, schedule. Validated, frozen, nothing unknown."""
 
-import re
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
@@ -8,6 +7,18 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from mmu.errors import InputError
+from mmu.processor_model import (
+    LINE,
+    Array,
+    Cache,
+    Cycles,
+    DataCache,
+    DataCaches,
+    Latencies,
+    PageWalkCache,
+    Processor,
+    WalkCaches,
+)
 from mmu.strict import MOST_COUNT, ConfigError, Count, Positive, Strict, Whole
 from mmu.turns import (
     PagePolicy,
@@ -25,19 +36,23 @@ from mmu.units import (
     MIB,
     QUANTUM_ACCEPTED,
     format_size,
-    nearest,
-    parse_page_size,
     parse_size,
     refusal,
     shown,
 )
 
+__all__ = [
+    "Array", "Backing", "Cache", "ConfigError", "Costs", "DataCache", "DataCaches", "Latencies",
+    "Mode", "PagePolicy", "PageWalkCache", "ProcessConfig", "Processor", "Quantum", "RunConfig",
+    "TableReads", "VmConfig", "WalkCaches",
+]  # fmt: skip
+
 MOST_MEMORY = 1 << 44  # bytes: the allocators' books of a host so large take half a GB
-MOST_ENTRIES = 1 << 20  # of one cache: far above any processor, and still a small array
-MOST_CYCLES = 1 << 30  # of one latency or cost: sums of them stay far inside 64 bits
 MOST_VMS = 1000  # a tag word has 1023 contexts, and a virtual machine may have more than one space
 MOST_TRACES = 1000  # of all machines: each has a part of what is kept in memory
-LINEAR = 63  # the fold of a linear index: a page number shifted by it is nothing
+MOST_LPS = 256
+MOST_WINDOW = 1 << 16  # instructions: far above any reorder buffer
+MOST_CACHED = 1 << 25  # entries and lines of all logical processors: some 500 MB of state
 
 
 def _memory(value: object) -> int:
@@ -57,136 +72,14 @@ def _share(value: object) -> float:
     return float(value)
 
 
-def _index(value: object) -> str:
-    text = value.strip().lower() if isinstance(value, str) else ""
-    fold = re.fullmatch(r"xor-([0-9]{1,2})", text, re.ASCII)
-    if text != "linear" and not (fold and 1 <= int(fold[1]) < 45):
-        raise refusal(value, "linear, or xor-1 to xor-44, such as xor-7", nearest(text, ["linear"]))
-    return text
-
-
-Entries = Annotated[int, BeforeValidator(Whole(1, MOST_ENTRIES))]
-Cycles = Annotated[int, BeforeValidator(Whole(0, MOST_CYCLES))]
 Pages4K = Annotated[int, BeforeValidator(Whole(0, 4096))]
 Memory = Annotated[int, BeforeValidator(_memory)]
 Share = Annotated[float, BeforeValidator(_share)]
-PageSize = Annotated[Literal["4k", "2m", "1g"], BeforeValidator(parse_page_size)]
 Mode = Literal["tagged", "purge", "flush", "native"]
 Backing = Literal["start", "first-touch"]
-
-
-class Cache(Strict):
-    """A set-associative cache with exact LRU: a walk cache, or the base of a TLB's array."""
-
-    entries: Entries
-    ways: Entries
-    index: Annotated[str, BeforeValidator(_index)] = "linear"
-
-    @property
-    def sets(self) -> int:
-        """Number of sets."""
-        return self.entries // self.ways
-
-    @property
-    def fold(self) -> int:
-        """Shift b of the set index ``page ^ page >> b``; 63 where the index is linear."""
-        return LINEAR if self.index == "linear" else int(self.index[4:])
-
-    @model_validator(mode="after")
-    def _shape(self) -> "Cache":
-        if self.entries % self.ways:
-            fit = [n for n in range(1, self.entries + 1) if self.entries % n == 0]
-            below = max(n for n in fit if n <= min(self.ways, self.entries))
-            above = min((n for n in fit if n > self.ways), default=below)
-            ways = " or ".join(str(n) for n in sorted({below, above}))
-            fill = self.entries // self.ways * self.ways
-            totals = " or ".join(str(n) for n in (fill, fill + self.ways) if n)
-            found = f"found {self.ways} ways, which do not divide {self.entries} entries"
-            text = f"{found}; accepted: ways that do; nearest: ways={ways}, or entries={totals}"
-            raise ConfigError(("ways",), text)
-        if self.fold != LINEAR and self.sets & (self.sets - 1):
-            found = f"found {self.index!r} with {self.sets} sets"
-            found += f" ({self.entries} entries / {self.ways} ways)"
-            raise ConfigError(
-                ("index",), f"{found}; accepted: a power of two sets, or index=linear"
-            )
-        return self
-
-
-class Array(Cache):
-    """One array of a TLB, with the page sizes that it holds."""
-
-    sizes: tuple[PageSize, ...]
-
-    @field_validator("sizes")
-    @classmethod
-    def _each_once(cls, sizes: tuple[str, ...]) -> tuple[str, ...]:
-        if not sizes or len(set(sizes)) < len(sizes):
-            raise refusal(list(sizes), "one or more of 4k, 2m, 1g, each once")
-        return tuple(sorted(sizes, key=_SIZE_ORDER))
-
-
-_SIZE_ORDER = ["4k", "2m", "1g"].index
-
-
-class WalkCaches(Strict):
-    """Paging-structure caches by the level of the entry that they stand for; None where absent."""
-
-    pde: Cache | None = None
-    pdpte: Cache | None = None
-    pml4e: Cache | None = None
-
-
-class Latencies(Strict):
-    """Cycles that a look-up, or one reference, takes."""
-
-    l2: Cycles
-    walk_cache: Cycles
-    nested_tlb: Cycles
-    reference: Cycles
-    update: Cycles
-
-
-class Processor(Strict):
-    """A processor model: its caches of translations and what they cost."""
-
-    name: str
-    title: str = ""
-    frequency_hz: Annotated[int, BeforeValidator(Whole(1, 10**12))]
-    l1_data: tuple[Array, ...]
-    l1_fetch: tuple[Array, ...]
-    l2: tuple[Array, ...] = ()
-    walk_caches: WalkCaches = WalkCaches()
-    nested_tlb: Array | None = None
-    latencies: Latencies
-    flush_nested: bool = Field(default=False, strict=True)
-    source: dict[str, str] = Field(default={}, exclude=True)
-
-    @field_validator("l2", "walk_caches", mode="before")
-    @classmethod
-    def _absent(cls, value: object, info: ValidationInfo) -> object:
-        nothing: object = () if info.field_name == "l2" else {}
-        return nothing if value is None else value
-
-    @field_validator("l1_data", "l1_fetch", "l2")
-    @classmethod
-    def _level(cls, arrays: tuple[Array, ...], info: ValidationInfo) -> tuple[Array, ...]:
-        held = [size for array in arrays for size in array.sizes]
-        for size in held:
-            if held.count(size) > 1:
-                found = f"found {size} pages in {held.count(size)} arrays"
-                raise InputError(f"{found}; accepted: each page size in one array of a level")
-        if "4k" not in held and info.field_name != "l2":
-            found = f"found arrays for {', '.join(held) or 'no page size'}"
-            raise InputError(f"{found}; accepted: an array that holds 4k, and any others")
-        return tuple(sorted(arrays, key=lambda array: _SIZE_ORDER(array.sizes[0])))
-
-    @field_validator("nested_tlb")
-    @classmethod
-    def _nested(cls, array: Array | None) -> Array | None:
-        if array is not None and array.sizes != ("4k", "2m"):
-            raise ConfigError(("sizes",), str(refusal(list(array.sizes), '["4k", "2m"]')))
-        return array
+TableReads = Literal["fixed", "walker", "shared"]
+Lps = Annotated[int, BeforeValidator(Whole(1, MOST_LPS))]
+Window = Annotated[int, BeforeValidator(Whole(0, MOST_WINDOW))]
 
 
 class Costs(Strict):
@@ -195,7 +88,13 @@ class Costs(Strict):
     ``exit`` is the round trip out and in: 1344 to 1376 cycles around VMRUN were measured with KVM
     on AMD in 2020 (M. Roth, LKML, December 2020). No clean figure has been published for the
     others, so they are assumptions: ``nested_fault`` the hypervisor's service of one page, without
-    the exit; ``guest_fault`` the guest's; ``switch`` the change of virtual machine.
+    the exit; ``guest_fault`` the guest's; ``switch`` the change of virtual machine; ``migration``
+    what a virtual processor loses on another logical one beside its cached translations;
+    ``cr3_load`` a load of CR3; ``invalidation`` an INVEPT, or another instruction that drops
+    entries, wherever it is executed. So are those of a shootdown's initiator, ``shootdown`` and
+    for each processor that is interrupted ``shootdown_target``, in the range that is reported: an
+    acknowledgement takes 1000 cycles or more (LATR, ASPLOS 2018), a shootdown "can take
+    microseconds" (N. Amit, USENIX ATC 2017).
     """
 
     cycles_per_instruction: Cycles = 1
@@ -203,6 +102,11 @@ class Costs(Strict):
     nested_fault: Cycles = 5000
     exit: Cycles = 1400
     switch: Cycles = 2000
+    cr3_load: Cycles = 200
+    shootdown: Cycles = 2000
+    shootdown_target: Cycles = 500
+    invalidation: Cycles = 200
+    migration: Cycles = 0
 
 
 class VmConfig(Scheduled):
@@ -221,6 +125,8 @@ class VmConfig(Scheduled):
     pcid : bool
         The guest gives each address space a PCID, and its CR3 loads (with bit 63 set) drop nothing.
         Without, each change of space drops all of the machine's TLB and walk-cache entries.
+    vcpus : int
+        Virtual processors, on which its traces run.
     """
 
     trace: str = ""
@@ -234,6 +140,7 @@ class VmConfig(Scheduled):
     turn: Turn = None
     page_map: str | None = None
     pcid: bool = Field(default=True, strict=True)
+    vcpus: Lps = 1
 
     @field_validator("trace", "page_map", mode="before")
     @classmethod
@@ -309,7 +216,27 @@ class VmConfig(Scheduled):
 
 
 class RunConfig(Strict):
-    """Everything that decides a run's counts; the same configuration gives the same result."""
+    """Everything that decides a run's counts; the same configuration gives the same result.
+
+    Attributes
+    ----------
+    lps : int
+        Logical processors, each with its own TLBs and clock.
+    pinned : bool
+        Virtual processor n of a machine runs on logical processor n, modulo their number, only.
+    migration_flush : bool
+        A machine's entries are dropped where one of its virtual processors arrives from elsewhere.
+    table_reads : {"fixed", "walker", "shared"}
+        What a read of a table costs: ``latencies.reference``; what the processor's data caches
+        say, of which the walker has the use alone; or shares it with the traces' own accesses. By
+        default ``walker`` if the processor has data caches.
+    window : int
+        Instructions that may follow a walk before it has ended; 0 where each walk is waited for.
+    conflicts : bool
+        Misses of capacity are told from those of conflict.
+    shootdowns_per_second : int
+        Invalidations of a whole machine on all processors, on each of them.
+    """
 
     processor: Processor
     mode: Mode = "tagged"
@@ -328,6 +255,26 @@ class RunConfig(Strict):
     costs: Costs = Costs()
     nested_dirty: bool = Field(default=True, strict=True)
     backing: Backing = "start"
+    lps: Lps = 1
+    pinned: bool = Field(default=False, strict=True)
+    migration_flush: bool = Field(default=True, strict=True)
+    table_reads: TableReads = Field(default=None, validate_default=True)
+    window: Window = 0
+    conflicts: bool = Field(default=False, strict=True)
+    shootdowns_per_second: Count = 0
+
+    @field_validator("table_reads", mode="before")
+    @classmethod
+    def _default_reads(cls, value: object, info: ValidationInfo) -> object:
+        """Read through the data caches that a processor has; one without takes one latency."""
+        processor = info.data.get("processor")
+        caches = processor is not None and processor.data_caches is not None
+        if value is None:
+            return "walker" if caches else "fixed"
+        if value in ("walker", "shared") and processor is not None and not caches:
+            found = f"found {value!r} with {processor.name}, which has no data_caches"
+            raise InputError(f"{found}; accepted: fixed, or a processor that has")
+        return value
 
     @field_validator("root")
     @classmethod
@@ -419,6 +366,7 @@ class RunConfig(Strict):
                 raise ConfigError(("vms", n, "name"), text)
         self._fits()
         self._leaves_time()
+        self._is_kept()
         return self
 
     def _fits(self) -> None:
@@ -440,12 +388,40 @@ class RunConfig(Strict):
 
     def _leaves_time(self) -> None:
         """Refuse exits that alone take all cycles: their number would grow without end."""
-        spent = self.exits_per_second * max(self.costs.exit, 1)
-        if self.mode != "native" and spent >= self.processor.frequency_hz:
-            most = (self.processor.frequency_hz - 1) // max(self.costs.exit, 1)
+        if self.mode == "native":
+            return
+        frequency = self.processor.frequency_hz
+        left = frequency - self.exits_per_second * max(self.costs.exit, 1)
+        if left <= 0:
+            most = (frequency - 1) // max(self.costs.exit, 1)
             accepted = f"0 to {most}, as an exit costs {self.costs.exit} cycles and "
-            accepted += f"{self.processor.name} has {self.processor.frequency_hz} a second"
+            accepted += f"{self.processor.name} has {frequency} a second"
             raise ConfigError(("exits_per_second",), str(refusal(self.exits_per_second, accepted)))
+        cost = self.shootdown_cycles
+        if self.shootdowns_per_second * max(cost, 1) >= left:
+            most = (left - 1) // max(cost, 1)
+            among = f" among {self.lps} processors" if self.lps > 1 else ""
+            accepted = f"0 to {most}, as a shootdown{among} costs each up to {cost} cycles and "
+            accepted += f"{self.processor.name} has {left} a second"
+            accepted += " left by exits" if self.exits_per_second else ""
+            found = refusal(self.shootdowns_per_second, accepted)
+            raise ConfigError(("shootdowns_per_second",), str(found))
+
+    @property
+    def shootdown_cycles(self) -> int:
+        """Most cycles of a processor that go with each of its shootdowns and all others' like it."""
+        costs, others = self.costs, self.lps - 1
+        initiated = costs.exit + costs.shootdown + costs.shootdown_target * others
+        return initiated + costs.invalidation + others * (costs.exit + costs.invalidation)
+
+    def _is_kept(self) -> None:
+        """Refuse more caches than there is memory for."""
+        caches, own = self.processor.data_caches, self.processor.own_entries
+        shared = caches.l3.bytes // LINE if caches and caches.l3 else 0
+        most = (MOST_CACHED - shared) // own
+        if self.lps > most:
+            found = f"found {self.lps} with {own} entries and cache lines each"
+            raise ConfigError(("lps",), f"{found}; accepted: up to {most} of such processors")
 
     @property
     def machines(self) -> tuple[VmConfig, ...]:

@@ -12,11 +12,15 @@ from mmu.strict import ConfigError
 from mmu.units import nearest, parse_starts, parse_weights, shown
 
 # Options of each virtual machine, those that are a list with one for each, and of the run.
-VM_OPTIONS = ("memory", "guest_pages", "nested_pages", "fragmentation", "aslr", "page_map", "pcid")
+VM_OPTIONS = (
+    "memory", "guest_pages", "nested_pages", "fragmentation", "aslr", "page_map", "pcid", "vcpus",
+)  # fmt: skip
 LIST_OPTIONS = {"weights": "weight", "starts": "start"}
 RUN_OPTIONS = (
     "host_memory", "reserve", "host_fragmentation", "backing", "seed", "quantum",
     "exits_per_second", "exit_code_pages", "exit_data_pages", "warm_up", "repeat", "nested_dirty",
+    "lps", "pinned", "migration_flush", "table_reads", "window", "conflicts",
+    "shootdowns_per_second",
 )  # fmt: skip
 
 

@@ -72,7 +72,8 @@ def load_processor(name_or_path: str, overrides: list[str] | None = None) -> "Pr
     Notes
     -----
     An array that these settings leave with a number of sets that is not a power of two gets a
-    linear index, unless its index is set as well; the processor's `source` then says so.
+    linear index, and one with ways that its replacement cannot have ``lru``, unless that is set as
+    well; the processor's `source` then says so.
     """
     from mmu.config import Processor  # noqa: PLC0415  imports pydantic
     from mmu.strict import ConfigError  # noqa: PLC0415
@@ -94,7 +95,7 @@ def load_processor(name_or_path: str, overrides: list[str] | None = None) -> "Pr
         changed[location] = setting
         source[".".join(map(str, location))] = f"set by hand: {setting}"
     for location in changed:
-        _unfold(fields, location[:-1], changed, source)
+        _fit(fields, location[:-1], changed, source)
     try:
         return Processor(**fields, source=source)
     except ConfigError as error:
@@ -104,7 +105,8 @@ def load_processor(name_or_path: str, overrides: list[str] | None = None) -> "Pr
 
 def notes(processor: "Processor") -> list[str]:
     """Return what settings changed beside what they name, one line each."""
-    return [f"{path}: {text}" for path, text in processor.source.items() if text[:6] == "linear"]
+    beside = ("linear instead of ", "lru instead of ")
+    return [f"{path}: {text}" for path, text in processor.source.items() if text.startswith(beside)]
 
 
 def override(fields: Fields, setting: str) -> Location:
@@ -172,21 +174,29 @@ def _picked(items: list[Any], number: int, location: Location) -> None:
         raise InputError(f"no number {number} in {where!r}; accepted: {most}")
 
 
-def _unfold(fields: Fields, location: Location, changed: dict[Location, str], source: Any) -> None:
-    """Make an array's index linear if its new number of sets is not one that bits can fold."""
+def _fit(fields: Fields, location: Location, changed: dict[Location, str], source: Any) -> None:
+    """Give an array another index or rule if its new shape is none that these can be used with."""
+    from mmu.processor_model import PLRU_WAYS  # noqa: PLC0415  imports pydantic
+
     node: Any = fields
     for key in location:
         node = node[key] if not isinstance(node, dict) or key in node else None
-    if not isinstance(node, dict) or "index" not in node or (*location, "index") in changed:
+    if not isinstance(node, dict):
         return
-    entries, ways = node["entries"], node["ways"]
+    entries, ways = node.get("entries"), node.get("ways")
     if not isinstance(entries, int) or not isinstance(ways, int) or ways <= 0 or entries % ways:
         return
     sets = entries // ways
-    if node["index"] != "linear" and sets & (sets - 1):
-        where = ".".join(map(str, (*location, "index")))
-        source[where] = f"linear instead of {node['index']}, as {sets} sets are no power of two"
+    where = ".".join(map(str, location))
+    asked = {name for name in ("index", "replacement") if (*location, name) in changed}
+    index, rule = node.get("index", "linear"), str(node.get("replacement", "lru"))
+    if "index" not in asked and index != "linear" and sets & (sets - 1):
+        source[f"{where}.index"] = f"linear instead of {index}, as {sets} sets are no power of two"
         node["index"] = "linear"
+    if "replacement" not in asked and ways not in PLRU_WAYS.get(rule, (ways,)):
+        why = f"which has {', '.join(map(str, PLRU_WAYS[rule][:-1]))} or {PLRU_WAYS[rule][-1]} ways"
+        source[f"{where}.replacement"] = f"lru instead of {rule}, {why}"
+        node["replacement"] = "lru"
 
 
 def describe(processor: "Processor") -> list[str]:
@@ -206,7 +216,7 @@ def _leaves(processor: "Processor") -> list[tuple[str, str]]:
     leaves: list[tuple[str, str]] = []
 
     def visit(node: Any, path: str) -> None:
-        if isinstance(node, dict) and "entries" not in node:
+        if isinstance(node, dict) and not {"entries", "bytes"} & set(node):
             for key, value in node.items():
                 visit(value, f"{path}.{key}" if path else key)
         elif isinstance(node, list):

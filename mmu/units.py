@@ -28,6 +28,7 @@ START_ACCEPTED = "0, or a number with us, ms, s, cycles or accesses, such as 5ms
 MODES = ("tagged", "purge", "flush", "native")
 PAGES = ("4k", "2m", "auto")
 BACKINGS = ("start", "first-touch")
+TABLE_READS = ("fixed", "walker", "shared")
 TRACE_COLUMNS = ("address", "kind", "size", "space", "thread")
 EXPORTS = ("champsim", "cloudsuite", "din", "xdin", "lackey", "dynamorio", "csv")
 

@@ -93,12 +93,14 @@ def test_every_option_reaches_the_configuration(capsys, folder, engine):
         "16GiB", "--reserve", "512M", "--fragmentation", "0.5", "--host-fragmentation", "0.25",
         "--aslr", "7", "--seed", "9", "--backing", "first-touch", "--warm-up", "100",
         "--repeat", "3", "--no-nested-dirty", "--root", "web.parquet", "--set", "l2.ways=6",
-        "--set", "costs.exit=900",
+        "--set", "costs.exit=900", "--lps", "3", "--vcpus", "2", "--pinned",
+        "--no-migration-flush", "--shootdowns-per-second", "40", "--table-reads", "Fixed",
+        "--window", "64", "--conflicts",
     )  # fmt: skip
     run = engine.config
     own = {
         "memory": 1 << 30, "guest_pages": "2m", "nested_pages": "4k", "fragmentation": 0.5,
-        "aslr": 7, "repeat": 3,
+        "aslr": 7, "repeat": 3, "vcpus": 2,
     }  # fmt: skip
     assert run.vms == (
         VmConfig(trace="web.parquet", name="web", **own),
@@ -111,6 +113,8 @@ def test_every_option_reaches_the_configuration(capsys, folder, engine):
     assert (run.memory, run.reserve, run.host_fragmentation) == (16 << 30, 512 << 20, 0.25)
     assert (run.seed, run.backing, run.warm_up, run.repeat) == (9, "first-touch", 100, 3)
     assert not run.nested_dirty
+    assert (run.lps, run.pinned, run.migration_flush, run.conflicts) == (3, True, False, True)
+    assert (run.shootdowns_per_second, run.table_reads, run.window) == (40, "fixed", 64)
     assert (run.processor.l2[0].ways, run.costs.exit, run.costs.switch) == (6, 900, 2000)
 
 
@@ -215,6 +219,13 @@ BAD = [
     (["compare", "W", "--backing", "frist-touch"], "--backing: .*did you mean 'first-touch'"),
     (["compare", "W", "--aslr", "x"], "--aslr: found 'x'; accepted: a whole number of at least 0"),
     (["compare", "W", "--repeat", "0"], "--repeat: found 0; accepted: a whole number of at"),
+    (["compare", "W", "--lps", "257"], "--lps: found 257; accepted: a whole number of at .* 256"),
+    (["compare", "W", "--lps", "0"], "--lps: found 0; accepted: a whole number of at least 1"),
+    (["compare", "W", "--vcpus", "0"], "--vcpus: found 0; accepted: a whole number of at least 1"),
+    (["compare", "W", "--window", "70000"], "--window: found 70000; accepted: .* at most 65536"),
+    (["compare", "W", "--table-reads", "share"], "--table-reads: found 'share'; .* 'shared'"),
+    (["compare", "W", "--table-reads", "shared", "--set", "data_caches=none"], "--table-reads: f"),
+    (["compare", "W", "--shootdowns-per-second", "9999999"], "--shootdowns-per-second: found"),
     (["compare", "W", "--warm-up", "1.5"], "--warm-up: found '1.5'"),
     (["compare", "W", "--json", "."], "--json: '.': is a folder; accepted: a file of its own"),
     (["compare", "W", "--json", "no/x"], "--json: 'no/x': folder '.*no' does not exist"),

@@ -57,6 +57,7 @@ def test_a_comment_says_assumption_where_the_source_does(name):
     table, source = text.split("\n[source]\n")
     short = re.findall(r"[0-9}e],? +# (.+)$", table, re.MULTILINE)
     long = list(tomllib.loads("[source]\n" + source)["source"].values())
+    long = [text for text in long if not text.startswith("none: ")]
     # Both stand in the order of the file, but for the walk caches, which TOML puts last.
     assert sum(text == "assumption" for text in short) == sum(
         text.startswith("assumption") for text in long
@@ -154,8 +155,7 @@ def test_a_setting_replaces_one_value(settings, value):
         ("l2.ways=5000", r"found 5000 ways, .*nearest: ways=1536, or entries=5000"),
         ("l2.index=xor-99", r"found 'xor-99'; accepted: linear, or xor-1"),
         ("l2.sizes=[]", r"found \[\]; accepted: one or more of 4k"),
-        ('l2.1.sizes=["4k"]', r"l2: found 4k pages in 2 arrays; accepted: each page size in one"),
-        ('l1_data.0.sizes=["1g"]', r"l1_data: found 1g pages in 2 arrays"),
+        ('l1_data.0.sizes=["1g"]', r"l1_data: found 1g pages in 2 arrays; .* in one array"),
         (
             "l1_fetch=[]",
             r"l1_fetch: found arrays for no page size; accepted: an array that holds 4k",
@@ -221,7 +221,7 @@ def test_the_expanded_processor_is_exported_without_its_sources():
     exported = config().expanded()["processor"]
     assert "source" not in exported
     assert exported["l2"][0] == {
-        "entries": 1536, "ways": 12, "index": "xor-7", "sizes": ["4k", "2m"],
+        "entries": 1536, "ways": 12, "index": "xor-7", "replacement": "lru", "sizes": ["4k", "2m"],
     }  # fmt: skip
 
 

@@ -30,6 +30,14 @@ memory = "1GiB"
 seed = 3
 repeat = 2
 nested-dirty = false
+lps = 2
+pinned = true
+migration-flush = false
+table_reads = "fixed"
+window = 32
+conflicts = true
+shootdowns-per-second = 7
+vcpus = 3
 set = ["l2.ways=6", "costs.exit=900"]
 
 [root]
@@ -43,6 +51,7 @@ weight = 3
 start = "5ms"
 guest-pages = "auto"
 repeat = 4
+vcpus = 1
 
 [[vm]]
 turn = "1ms"
@@ -84,16 +93,17 @@ def test_a_file_says_of_the_run_and_of_each_machine_what_options_say(folder):
     assert config == RunConfig(
         processor=load_processor("skylake-sp", ["l2.ways=6"]),
         mode="flush", quantum="2ms", exits_per_second=100, warm_up=4097, memory="16GiB", seed=3,
-        repeat=2, nested_dirty=False,
+        repeat=2, nested_dirty=False, lps=2, pinned=True, migration_flush=False,
+        table_reads="fixed", window=32, conflicts=True, shootdowns_per_second=7,
         costs={"exit": 900},
-        root={"trace": web, "memory": "2GiB"},
+        root={"trace": web, "memory": "2GiB", "vcpus": 3},
         vms=[
             VmConfig(
                 trace=web, name="first", memory="1GiB", weight=3, start="5ms",
-                guest_pages="auto", repeat=4,
+                guest_pages="auto", repeat=4, vcpus=1,
             ),
             VmConfig(
-                memory="1GiB", turn="1ms",
+                memory="1GiB", turn="1ms", vcpus=3,
                 processes=[
                     {
                         "trace": "../in/sub/db.parquet", "space": 4, "weight": 2,
@@ -116,11 +126,13 @@ def test_options_replace_what_the_file_says_of_the_run_and_of_every_machine(fold
     config = mmu.load_schedule(
         written(folder, WHOLE), mode="tagged", quantum="1ms", repeat=1, memory="512MiB",
         guest_pages="4k", weights=[1, 5], starts=["0", "7cycles"], settings=["costs.exit=1"],
-        root=folder / "sub/db.parquet", warm_up=None,
+        root=folder / "sub/db.parquet", warm_up=None, lps=4, vcpus=2, window=0, pinned=False,
     )  # fmt: skip
     assert (config.mode, config.quantum.value, config.warm_up) == ("tagged", 2_500_000, 4097)
     assert (config.costs.exit, config.processor.l2[0].ways) == (1, 6)
     assert [vm.memory for vm in config.machines] == [512 << 20] * 3
+    assert [vm.vcpus for vm in config.machines] == [2] * 3
+    assert (config.lps, config.window, config.pinned, config.conflicts) == (4, 0, False, True)
     assert [vm.repeat for vm in config.machines] == [1] * 3
     assert [vm.weight for vm in config.vms] == [1, 5]
     assert [vm.start.value for vm in config.vms] == [0, 7]

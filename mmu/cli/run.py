@@ -16,11 +16,14 @@ from mmu.cli.arguments import (
     PAGES,
     POSITIVE,
     PROCESSOR,
+    PROCESSORS,
     QUANTUM,
     SHARE,
     SIZE,
     STARTS,
+    TABLE_READS,
     WEIGHTS,
+    WINDOW,
     Command,
     Parsed,
     output_options,
@@ -61,7 +64,16 @@ MACHINE_OPTIONS: list[tuple[str, Parsed, str | None, str]] = [
     ("--exit-data-pages", COUNT, "8", "Pages that it reads and writes, for each machine its own."),
     ("--warm-up", COUNT, "0", "Accesses, of all machines, that are not counted."),
     ("--repeat", POSITIVE, "1", "Times that each trace runs."),
-]
+    ("--lps", PROCESSORS, "1", "Logical processors, each with its own TLBs and clock."),
+    ("--vcpus", PROCESSORS, "1", "Virtual processors of each machine, for its processes."),
+    ("--shootdowns-per-second", COUNT, "0", "Invalidations of a machine on all processors."),
+    (
+        "--table-reads", TABLE_READS, None,
+        "What reading a table costs: one latency, or what data caches say, of the walker alone or "
+        "shared with the accesses of raw traces.  [default: walker if the processor has them]",
+    ),
+    ("--window", WINDOW, "0", "Instructions that may follow an unfinished walk; 0: none."),
+]  # fmt: skip
 
 
 def run_options(command: Command) -> Command:
@@ -98,6 +110,17 @@ def machine_options(command: Command) -> Command:
         click.option(
             "--no-pcid", is_flag=True,
             help="A guest's change of address space drops its entries, for want of PCIDs.",
+        ),
+        click.option(
+            "--pinned", is_flag=True,
+            help="Virtual processor n stays on logical processor n, modulo their number.",
+        ),
+        click.option(
+            "--no-migration-flush", is_flag=True,
+            help="A virtual processor that arrives from another logical one drops nothing.",
+        ),
+        click.option(
+            "--conflicts", is_flag=True, help="Tell misses of conflict from those of capacity."
         ),
         click.option("--root", metavar="TRACE", help="Trace of the root partition."),
         click.option(
@@ -214,8 +237,10 @@ def configure(traces: tuple[str, ...], mode: str | None, given: Mapping[str, Any
 
     names = (*options.VM_OPTIONS, *options.LIST_OPTIONS, *options.RUN_OPTIONS)
     asked: dict[str, Any] = {name: given.get(name) for name in names}
-    asked["nested_dirty"] = False if given.get("no_nested_dirty") else None
-    asked["pcid"] = False if given.get("no_pcid") else None
+    for name in ("nested_dirty", "pcid", "migration_flush"):
+        asked[name] = False if given.get(f"no_{name}") else None
+    for name in ("pinned", "conflicts"):
+        asked[name] = True if given.get(name) else None
     asked |= {"mode": mode, "root": root or None}
     settings, processor = given.get("settings", ()), given.get("processor")
     if given.get("schedule"):
