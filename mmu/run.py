@@ -1,43 +1,37 @@
 """A run, from its configuration to its result."""
 
-import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import numba
-import numpy as np
 
 from mmu.config import RunConfig
 from mmu.errors import InputError, StaleTranslation
 from mmu.feed import LARGEST_CHUNK, Stream, Trace, build_feed, records_each
 from mmu.hardware.check import STALE_CONTEXT, STALE_INDEX
 from mmu.hardware.geometry import plain_view
-from mmu.hardware.machine import ACCESSES, DATA_ACCESSES, EVENTS, WALKS
+from mmu.hardware.machine import ACCESSES
 from mmu.hardware.rows import Words
 from mmu.memory import Memory
 from mmu.options import configured
 from mmu.paging import Ept
-from mmu.result import IDLE, Comparison, Result
+from mmu.result import Comparison, Result
 from mmu.software.boot import HYPERVISOR_CONTEXT, Host
 from mmu.software.dispatcher import FINISHED, GOING, NEEDS_BLOCKS, WARMED, dispatch
 from mmu.software.placement import PageMapLike
 from mmu.software.turns import (
     AT_ACCESSES,
-    CLOCK,
     DONE_ACCESSES,
     DONE_BLOCKS,
     LEFT,
     MODES,
     STREAM,
     WARM,
-    WARM_CLOCK,
 )
 from mmu.software.turns import BLOCK as BLOCK_NUMBER
-from mmu.software.world import MAPPED, PAGE_MAP_4K, STALE
+from mmu.software.world import STALE
 from mmu.stale import stale_translation
+from mmu.tally import Samples, gather
 from mmu.trace.kinds import BLOCK
 from mmu.units import parse_modes
 
@@ -46,7 +40,6 @@ Progress = Callable[[int, int], None]
 SAMPLES = 200  # of a run's time series
 BLOCKS_PER_SAMPLE = 16  # at least
 MOST_ACCESSES = 1 << 61
-SERIES = ("accesses", "walks", "cycles")
 
 
 def page_maps_of(config: RunConfig) -> dict[int, PageMapLike]:
@@ -129,7 +122,7 @@ class Replay:
                 f"--warm-up: found {config.warm_up} accesses; accepted: less than the {self.total} "
                 "of all traces together"
             )
-        self.series: dict[str, list[Any]] = {"clock": [], **{name: [] for name in SERIES}}
+        self.samples = Samples(self.host)
 
     def _check_raw(self) -> None:
         """Refuse to check traces that do not have every address."""
@@ -255,11 +248,10 @@ class Replay:
                 self.streams[int(self.now[STREAM])].load(feed)
                 continue
             if status == WARMED:
-                for values in self.series.values():
-                    values.clear()
+                self.samples.clear()
                 continue
             if self.now[WARM]:
-                self._sample()
+                self.samples.take()
             sample_at += every
             if progress:
                 progress(int(self.now[DONE_ACCESSES]), self.total)
@@ -268,78 +260,7 @@ class Replay:
                 f"--warm-up: found {self.config.warm_up} accesses, after which no block is left to "
                 f"count; accepted: less, by {BLOCK} or more, than the {self.total} of all traces"
             )
-        return self._result(time.perf_counter() - began)
-
-    def _sample(self) -> None:
-        events = self.host.machine.events[0, : len(self.host.vms)]
-        self.series["clock"].append(int(self.now[CLOCK] - self.now[WARM_CLOCK]))
-        self.series["accesses"].append(events[:, ACCESSES].tolist())
-        self.series["walks"].append(events[:, WALKS].tolist())
-        self.series["cycles"].append(self.host.schedule.charged[0].tolist())
-
-    def _cycles(self) -> dict[str, list[int]]:
-        """Return each virtual machine's cycles by cause."""
-        host, vms = self.host, len(self.host.vms)
-        events = host.machine.events[0]
-        causes: dict[str, Words] = {}
-        for event, cause, cycles in host.costs:
-            booked = causes.setdefault(cause, np.zeros(vms, np.int64))
-            booked += events[:vms, event] * cycles
-        causes["hypervisor"] = events[vms:] @ host.schedule.cost[1]
-        if host.schedule.start.any():
-            causes[IDLE] = host.schedule.idle[0]
-        return {cause: cycles.tolist() for cause, cycles in causes.items()}
-
-    def _result(self, seconds: float) -> Result:
-        """Gather the result; the root partition's rows are left out if it ran nothing."""
-        host, machine, config = self.host, self.host.machine, self.config
-        vms = [vm for vm, setting in enumerate(host.vms) if setting]
-        count = len(host.vms)
-        accounts = vms + [count + vm for vm in vms]
-        owners = [*vms, count]
-        names = [host.names[vm] for vm in vms]
-        events, hits = machine.events[0, accounts], machine.hits[0, accounts]
-        counters = {name: events[:, event].tolist() for event, name in enumerate(EVENTS)}
-        counters["fetches"] = (events[:, ACCESSES] - events[:, DATA_ACCESSES]).tolist()
-        l1 = len(host.groups[0]) + len(host.groups[1])
-        references = machine.references[0, accounts]
-        cycles = self._cycles()
-        mapped = host.world.mapped[owners]
-        told = MAPPED if host.placement.maps else MAPPED[:PAGE_MAP_4K]
-        return Result(
-            mode=config.mode,
-            config=config.expanded(),
-            seeds={"seed": config.seed, "aslr": [host.vms[vm].aslr for vm in vms]},  # type: ignore[union-attr]
-            versions={
-                "mmu": version("mmu"),
-                "python": platform.python_version(),
-                "numpy": np.__version__,
-                "numba": numba.__version__,
-            },
-            vms=names,
-            counters=counters,
-            hits={
-                name: hits[:, row].tolist()
-                for row, name in enumerate(host.row_names)
-                if row >= l1 and machine.rows.ways[row]
-            },
-            cycles={cause: [values[vm] for vm in vms] for cause, values in cycles.items()},
-            clock=int(self.now[CLOCK] - self.now[WARM_CLOCK]),
-            references=[{int(n): int(row[n]) for n in np.flatnonzero(row)} for row in references],
-            evictions=machine.evictions[0][np.ix_(owners, owners)].tolist(),
-            series={
-                "clock": self.series["clock"],
-                **{
-                    name: {
-                        names[i]: [sample[vm] for sample in self.series[name]]
-                        for i, vm in enumerate(vms)
-                    }
-                    for name in SERIES
-                },
-            },
-            memory={name: mapped[:, i].tolist() for i, name in enumerate(told)},
-            wall_seconds=seconds,
-        )
+        return gather(host, self.samples, time.perf_counter() - began)
 
 
 def replay_config(
