@@ -8,6 +8,7 @@ import numpy as np
 
 from mmu.errors import InputError
 from mmu.hardware.bits import LARGE_BYTES
+from mmu.hardware.machine import FETCH
 from mmu.hardware.rows import Words
 from mmu.software.boot import Host
 from mmu.software.turns import BLOCK, BLOCKS, LEFT, STREAM_FIELDS, Feed
@@ -84,6 +85,8 @@ class Stream:
         n, b = records.stop - records.start, end - begin
         feed.address[stream, :n] = moved(chunk.address[records], self.offset)
         feed.kind[stream, :n] = chunk.kind[records]
+        if feed.position.shape[1]:
+            feed.position[stream, :n] = positions(chunk, begin, end, self.trace.compact)
         if self.trace.compact:
             for field in ("fetches", "reads", "writes"):
                 getattr(feed, field)[stream, :n] = getattr(chunk, field)[records]
@@ -100,7 +103,31 @@ class Stream:
         self.block = end
 
 
-def build_feed(streams: dict[int, Stream], records: int) -> Feed:
+def positions(chunk: Any, begin: int, end: int, compact: bool) -> Words:
+    """Return the number of each record's instruction in its block, of blocks begin..end-1 of a chunk.
+
+    Instructions are counted from 0; an access before a block's first one has -1. Where a trace has no
+    fetches each access is an instruction.
+    """
+    first = chunk.first[begin : end + 1]
+    records = slice(int(first[0]), int(first[-1]))
+    sizes = np.diff(first)
+    fetches = (chunk.kind[records] == FETCH).astype(np.int64)
+    folded_fetches = folded = np.zeros_like(fetches)
+    if compact:
+        folded_fetches = chunk.fetches[records].astype(np.int64)
+        folded = folded_fetches + chunk.reads[records] + chunk.writes[records]
+    # Where fetches are instructions, a block of as many instructions as accesses has nothing else.
+    counted = np.repeat(chunk.instructions[begin:end] == chunk.accesses[begin:end], sizes)
+    own = np.where(counted, 1, fetches)
+    after = np.where(counted, folded, folded_fetches)
+    begun: Words = np.cumsum(own + after)
+    before_block = np.repeat(np.append(0, begun)[first[:-1] - first[0]], sizes)
+    numbers: Words = begun - after - before_block - 1
+    return numbers
+
+
+def build_feed(streams: dict[int, Stream], records: int, positioned: bool = False) -> Feed:
     """Return a feed with room for `records` of each stream, nothing loaded yet."""
     compact = [stream.trace.compact for stream in streams.values()]
     folded = records if any(compact) else 0
@@ -112,6 +139,7 @@ def build_feed(streams: dict[int, Stream], records: int) -> Feed:
         stream=stream,
         address=np.zeros((count, records), np.int64),
         kind=np.zeros((count, records), np.uint8),
+        position=np.zeros((count, records if positioned else 0), np.int64),
         fetches=np.zeros((count, folded), np.uint16),
         reads=np.zeros((count, folded), np.uint16),
         writes=np.zeros((count, folded), np.uint16),

@@ -22,7 +22,8 @@ SHADES, ASCII_SHADES = " ░▒▓█", " .:=#"
 UNITS = (("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9))
 # The Okabe-Ito palette without black, as in `mmu.plot`.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
-Row = tuple[str, str]
+Row = tuple[str, str, int]  # a machine, a process in it, and the logical processor or ANY_LP
+ANY_LP = -1  # where there is but one
 
 
 def lines(slices: Slices, width: int = WIDTH, unicode: bool = True) -> list[str]:
@@ -65,8 +66,8 @@ def heading(slices: Slices) -> str:
 
 def notes(slices: Slices) -> list[str]:
     """Return what a reader should know: who has not run, and whether there is more."""
-    ran = set(seen(slices))
-    waiting = [label(row) for row in slices.rows if row not in ran]
+    ran = {(each.vm, each.process) for each in slices.slices}
+    waiting = [label((*row, ANY_LP)) for row in slices.rows if row not in ran]
     found = []
     if waiting:
         names = ", ".join(waiting[:5]) + (", ..." if len(waiting) > 5 else "")
@@ -77,28 +78,36 @@ def notes(slices: Slices) -> list[str]:
 
 
 def seen(slices: Slices) -> list[Row]:
-    """Return who ran, in turn order, and last that nobody did if that was so."""
-    ran = {(each.vm, each.process) for each in slices.slices}
-    return [row for row in [*slices.rows, ("", "")] if row in ran]
+    """Return who ran, in turn order, and last that nobody did if that was so; of each lp by itself."""
+    ran = {row_of(slices, each) for each in slices.slices}
+    lps = range(slices.lps) if slices.lps > 1 else [ANY_LP]
+    rows = [(*row, lp) for lp in lps for row in [*slices.rows, ("", "")]]
+    return [row for row in rows if row in ran]
+
+
+def row_of(slices: Slices, each: Slice) -> Row:
+    """Return the row that a slice is drawn in."""
+    return each.vm, each.process, each.lp if slices.lps > 1 else ANY_LP
 
 
 def label(row: Row) -> str:
     """Return the name of a row: of a machine, or of a process in it."""
-    vm, process = row
-    return f"{vm}/{process}" if process else vm or NOBODY
+    vm, process, lp = row
+    name = f"{vm}/{process}" if process else vm or NOBODY
+    return name if lp == ANY_LP else f"lp{lp} {name}"
 
 
 def of(slices: Slices, row: Row) -> list[Slice]:
     """Return the slices of a row."""
-    return [each for each in slices.slices if (each.vm, each.process) == row]
+    return [each for each in slices.slices if row_of(slices, each) == row]
 
 
 def span(slices: Slices) -> tuple[int, int]:
     """Return the cycles at which the drawing begins and ends."""
     if not slices.slices:
         return 0, 1
-    begin = slices.slices[0].begin
-    return begin, max(slices.slices[-1].end, begin + 1)
+    begin = min(each.begin for each in slices.slices)
+    return begin, max(begin + 1, *(each.end for each in slices.slices))
 
 
 def shares_of(row: list[Slice], begin: int, end: int, cells: int) -> list[float]:
@@ -171,7 +180,7 @@ def table_lines(slices: Slices, rows: list[Row], names: list[str]) -> list[str]:
                 time_text(cycles, slices.frequency_hz),
                 f"{100 * cycles / (end - begin):.1f} %",
                 f"{sum(each.accesses for each in ran):,}",
-                "" if row == ("", "") else ends,
+                "" if not row[0] else ends,
             ]
         )
     widths = [max(len(cells[n]) for cells in [head, *body]) for n in range(len(head))]
@@ -222,7 +231,7 @@ def draw(slices: Slices) -> "Figure":
     ended = []
     for place, row in enumerate(rows):
         bars = [(each.begin * scale, (each.end - each.begin) * scale) for each in of(slices, row)]
-        idle = row == ("", "")
+        idle = not row[0]
         colour = "#ffffff" if idle else COLOURS[vms.index(row[0]) % len(COLOURS)]
         axes.broken_barh(
             bars, (place - 0.36, 0.72), facecolor=colour, hatch="////" if idle else None,

@@ -246,6 +246,14 @@ class Processor(Strict):
     flush_nested: bool = Field(default=False, strict=True)
     source: dict[str, str] = Field(default={}, exclude=True)
 
+    @field_validator("name", "title")
+    @classmethod
+    def _printable(cls, text: str) -> str:
+        """Take what can stand in a line of a report, and does nothing to a terminal."""
+        if not text.isprintable():
+            raise refusal(text, "printable characters on one line")
+        return text
+
     @field_validator("l1_store", "l2", "walk_caches", mode="before")
     @classmethod
     def _absent(cls, value: object, info: ValidationInfo) -> object:

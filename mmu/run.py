@@ -3,29 +3,41 @@
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmu.config import RunConfig
 from mmu.errors import InputError, StaleTranslation
 from mmu.feed import LARGEST_CHUNK, Stream, Trace, build_feed, records_each
+from mmu.hardware.causes import with_room
 from mmu.hardware.check import STALE_CONTEXT, STALE_INDEX
 from mmu.hardware.geometry import plain_view
 from mmu.hardware.machine import ACCESSES
+from mmu.hardware.overlap import BEGIN_WALKS
 from mmu.hardware.rows import Words
 from mmu.memory import Memory
 from mmu.options import configured
 from mmu.paging import Ept
 from mmu.result import Comparison, Result
 from mmu.software.boot import HYPERVISOR_CONTEXT, Host
-from mmu.software.dispatcher import FINISHED, GOING, NEEDS_BLOCKS, WARMED, dispatch
+from mmu.software.dispatcher import (
+    BLOCK_PAGES,
+    FINISHED,
+    GOING,
+    NEEDS_BLOCKS,
+    NEEDS_ROOM,
+    WARMED,
+    dispatch,
+)
 from mmu.software.placement import PageMapLike
 from mmu.software.turns import (
     AT_ACCESSES,
     DONE_ACCESSES,
     DONE_BLOCKS,
     LEFT,
+    LP,
     MODES,
     STREAM,
+    WANTED,
     WARM,
 )
 from mmu.software.turns import BLOCK as BLOCK_NUMBER
@@ -55,6 +67,56 @@ def page_maps_of(config: RunConfig) -> dict[int, PageMapLike]:
 
     read = {path: read_page_map(path) for path in dict.fromkeys(named.values())}
     return {number: read[path] for number, path in named.items()}
+
+
+class NeedsRaw(NamedTuple):
+    """Why a run needs raw traces: who asks for it, what compact ones lack, and what else is accepted."""
+
+    asked: str
+    lack: str
+    otherwise: str = ""
+
+    def refusal(self, path: str) -> InputError:
+        """Return the error that says so of a compact trace."""
+        return InputError(
+            f"{self.asked}: found {path!r}, a compact trace, which {self.lack}; accepted: raw "
+            f"traces, as 'mmu trace import' or 'record' writes without --compact{self.otherwise}"
+        )
+
+
+def needs_raw(config: RunConfig, check: bool = False) -> NeedsRaw | None:
+    """Return why a run needs each access of its own; None if it does not."""
+    if check:
+        return NeedsRaw("--check", "has no address for each access")
+    if config.table_reads == "shared":
+        lack = "has no address for each access to take through the data caches"
+        return NeedsRaw("--table-reads shared", lack, "; or --table-reads walker")
+    if config.window and config.mode == "flush":
+        lack = "does not tell which instruction makes a folded access, and a flush can make it walk"
+        otherwise = "; or another mode (--modes tagged,purge,native); or --window 0"
+        return NeedsRaw(f"--window {config.window} in mode flush", lack, otherwise)
+    return None
+
+
+def check_traces(configs: Iterable[RunConfig], check: bool = False) -> None:
+    """Refuse what `Replay` would of the traces' layouts, of several runs before any is made.
+
+    Raises
+    ------
+    InputError
+        A run needs raw traces and names a compact one, or one that cannot be read.
+    """
+    compact: dict[str, bool] = {}
+    for config in configs:
+        if not (needs := needs_raw(config, check)):
+            continue
+        from mmu.trace.reader import is_compact  # noqa: PLC0415  PyArrow: only if there are files
+
+        for path in [process.trace for vm in config.machines for process in vm.streams]:
+            if path not in compact:
+                compact[path] = is_compact(path)
+            if compact[path]:
+                raise needs.refusal(path)
 
 
 class Replay:
@@ -113,9 +175,9 @@ class Replay:
             )
         longest = max(stream.trace.accesses for stream in self.streams.values())
         self.plain = plain_view(self.host.machine) if check else None
-        if check:
-            self._check_raw()
-        self.feed = build_feed(self.streams, max(BLOCK, min(records, longest)))
+        self._check_raw(check)
+        overlap = self.host.machine.flight.shape[1] > BEGIN_WALKS
+        self.feed = build_feed(self.streams, max(BLOCK, min(records, longest)), overlap)
         self._check_starts()
         if config.warm_up >= self.total:
             raise InputError(
@@ -124,21 +186,17 @@ class Replay:
             )
         self.samples = Samples(self.host)
 
-    def _check_raw(self) -> None:
-        """Refuse to check traces that do not have every address."""
-        for number, stream in self.streams.items():
-            if stream.trace.compact:
-                _, process = self.host.streams[number]
-                raise InputError(
-                    f"--check: found {process.trace!r}, a compact trace, which has no address for each "
-                    "access; accepted: raw traces, as 'mmu trace import' or 'record' writes without "
-                    "--compact"
-                )
+    def _check_raw(self, check: bool) -> None:
+        """Refuse compact traces where the run needs each access of its own."""
+        if needs := needs_raw(self.config, check):
+            for number, stream in self.streams.items():
+                if stream.trace.compact:
+                    raise needs.refusal(self.host.streams[number][1].trace)
 
     def _stale(self) -> StaleTranslation:
         """Return the report of the access that met a stale translation."""
         host, feed, stale = self.host, self.feed, self.host.schedule.stale
-        number = int(self.now[STREAM])
+        number = int(host.schedule.now[self.now[LP], STREAM])
         vm, process = host.streams[number]
         made = self.streams[number].accesses - int(feed.stream[number, LEFT])
         made += int(stale[STALE_INDEX] - feed.first[number, feed.stream[number, BLOCK_NUMBER]])
@@ -204,9 +262,9 @@ class Replay:
 
     @property
     def now(self) -> Words:
-        """The dispatcher's clock and counts, int64 [field]."""
-        now: Words = self.host.schedule.now[0]
-        return now
+        """The dispatcher's highest clock and its counts, of all processors, int64 [field]."""
+        whole: Words = self.host.schedule.whole
+        return whole
 
     def run(self, progress: Progress | None = None) -> Result:
         """Replay everything.
@@ -229,7 +287,7 @@ class Replay:
             A trace turns out to be damaged.
         """
         host, feed = self.host, self.feed
-        dispatch(host.machine, self.plain, host.world, host.schedule, feed, 0, 0)  # compiles only
+        dispatch(host.machine, self.plain, host.world, host.schedule, feed, 0)  # compiles only
         began = time.perf_counter()
         for stream in self.streams.values():
             stream.load(feed)
@@ -238,14 +296,15 @@ class Replay:
         status = GOING
         while status != FINISHED:
             step = sample_at - int(self.now[DONE_BLOCKS])
-            status = dispatch(
-                host.machine, self.plain, host.world, host.schedule, feed, 0, step
-            )  # fmt: skip
+            status = dispatch(host.machine, self.plain, host.world, host.schedule, feed, step)
             if status == STALE:
                 raise self._stale()
             host.check(status)
+            if status == NEEDS_ROOM:
+                host.machine = with_room(host.machine, BLOCK_PAGES + host.footprint.size)
+                continue
             if status == NEEDS_BLOCKS:
-                self.streams[int(self.now[STREAM])].load(feed)
+                self.streams[int(self.now[WANTED])].load(feed)
                 continue
             if status == WARMED:
                 self.samples.clear()
@@ -255,7 +314,7 @@ class Replay:
             sample_at += every
             if progress:
                 progress(int(self.now[DONE_ACCESSES]), self.total)
-        if not host.machine.events[0, :, ACCESSES].any():
+        if not host.machine.events[:, :, ACCESSES].any():
             raise InputError(
                 f"--warm-up: found {self.config.warm_up} accesses, after which no block is left to "
                 f"count; accepted: less, by {BLOCK} or more, than the {self.total} of all traces"
@@ -277,17 +336,18 @@ def compare_config(
 
     `progress` is called with the accesses made and their total over all modes.
     """
-    modes = list(modes)
+    # Not `model_copy`, which would not judge the other mode.
+    given = {name: getattr(config, name) for name in RunConfig.model_fields}
+    configs = {mode: RunConfig(**given | {"mode": mode}) for mode in modes}
+    check_traces(configs.values(), check)
     results: dict[str, Result] = {}
-    for i, mode in enumerate(modes):
+    for i, (mode, its) in enumerate(configs.items()):
 
         def part(done: int, total: int, i: int = i) -> None:
             if progress:
-                progress(i * total + done, len(modes) * total)
+                progress(i * total + done, len(configs) * total)
 
-        # Not `model_copy`, which would not judge the other mode.
-        given = {name: getattr(config, name) for name in RunConfig.model_fields}
-        results[mode] = replay_config(RunConfig(**given | {"mode": mode}), part, check)
+        results[mode] = replay_config(its, part, check)
     return Comparison(results)
 
 

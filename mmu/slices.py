@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from mmu.files import Table
 
 IDLE, GOING_ON = "idle", "going on"
-COLUMNS = ["vm", "process", "space", "begin", "end", "accesses", "why"]
+COLUMNS = ["vm", "process", "space", "begin", "end", "accesses", "why", "lp", "vcpu"]
 
 
 class Slice(NamedTuple):
@@ -26,6 +26,8 @@ class Slice(NamedTuple):
     why : str
         Why it ended: ``quantum`` of the machine, ``turn`` of the process in it, ``end`` of its
         trace; ``idle`` where nobody could run; ``going on`` where the watching ended.
+    lp, vcpu : int
+        The logical processor, and which of its machine's virtual ones ran there.
     """
 
     vm: str
@@ -35,6 +37,8 @@ class Slice(NamedTuple):
     end: int
     accesses: int
     why: str
+    lp: int = 0
+    vcpu: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,17 +50,20 @@ class Slices:
     rows : list of tuple
         Names of all machines and processes, in turn order, whether they were seen or not.
     slices : list of Slice
-        In order of time, without overlap.
+        In order of their beginnings; those of one logical processor do not overlap.
     frequency_hz : int
         Cycles in a second.
     whole : bool
         The run ended while it was watched.
+    lps : int
+        Logical processors.
     """
 
     rows: list[tuple[str, str]]
     slices: list[Slice]
     frequency_hz: int
     whole: bool
+    lps: int = 1
 
     def table(self) -> Table:
         """Return the slices as a table, a row each; times are in cycles."""
@@ -69,6 +76,7 @@ class Slices:
             "version": 1,
             "frequency_hz": self.frequency_hz,
             "whole": self.whole,
+            "lps": self.lps,
             "rows": [list(row) for row in self.rows],
             "slices": [dict(zip(COLUMNS, each, strict=True)) for each in self.slices],
         }

@@ -1,4 +1,7 @@
-"""What a run counted, gathered from its machine and its dispatcher into a `Result`."""
+"""What a run counted, gathered from its machine and its dispatcher into a `Result`.
+
+The machine counts for each logical processor; but for cycles, a result has sums over them.
+"""
 
 import platform
 from importlib.metadata import version
@@ -7,14 +10,29 @@ from typing import Any
 import numba
 import numpy as np
 
-from mmu.hardware.machine import ACCESSES, DATA_ACCESSES, EVENTS, WALKS
-from mmu.hardware.rows import Words
-from mmu.result import IDLE, Result
+from mmu.figures import CAUSES, DIMENSIONS, IDLE, SERVED
+from mmu.hardware.causes import CAUSES as MISSES
+from mmu.hardware.latency import lowest_of
+from mmu.hardware.machine import (
+    ACCESSES,
+    DATA_ACCESSES,
+    EVENTS,
+    GUEST_READS,
+    NESTED_READS,
+    WALKS,
+)
+from mmu.hardware.overlap import BEGIN_WALKS, PIECES
+from mmu.hardware.rows import L2_DATA, Words
+from mmu.result import SERIES, Result
 from mmu.software.boot import Host
-from mmu.software.turns import CLOCK, WARM_CLOCK
+from mmu.software.turns import clocks
 from mmu.software.world import MAPPED, PAGE_MAP_4K
 
-SERIES = ("accesses", "walks", "cycles")
+Columns = dict[str, list[int]]
+
+READS = (
+    *range(GUEST_READS, NESTED_READS + len(SERVED)),
+)  # events that say where reads were served
 
 
 class Samples:
@@ -33,11 +51,11 @@ class Samples:
 
     def take(self) -> None:
         """Add what has been counted by now."""
-        events = self.host.machine.events[0, : len(self.host.vms)]
-        self.clock.append(_clock(self.host))
+        events = self.host.machine.events[:, : len(self.host.vms)].sum(axis=0)
+        self.clock.append(int(clocks(self.host.schedule).max()))
         self.counts["accesses"].append(events[:, ACCESSES].tolist())
         self.counts["walks"].append(events[:, WALKS].tolist())
-        self.counts["cycles"].append(self.host.schedule.charged[0].tolist())
+        self.counts["cycles"].append(self.host.schedule.charged.sum(axis=0).tolist())
 
     def series(self, vms: list[int]) -> dict[str, Any]:
         """Return ``clock``, and of some virtual machines each of `SERIES` by name."""
@@ -56,13 +74,17 @@ def gather(host: Host, samples: Samples, seconds: float) -> Result:
     count = len(host.vms)
     accounts = vms + [count + vm for vm in vms]
     owners = [*vms, count]
-    events, hits = machine.events[0, accounts], machine.hits[0, accounts]
-    counters = {name: events[:, event].tolist() for event, name in enumerate(EVENTS)}
-    counters["fetches"] = (events[:, ACCESSES] - events[:, DATA_ACCESSES]).tolist()
-    l1 = len(host.groups[0]) + len(host.groups[1])
-    references = machine.references[0, accounts]
+    events = machine.events.sum(axis=0)[accounts]
+    hits = machine.hits.sum(axis=0)[accounts]
+    l1 = sum(map(len, host.groups[:L2_DATA]))
+    evictions = machine.evictions.sum(axis=0)
     mapped = host.world.mapped[owners]
     told = MAPPED if host.placement.maps else MAPPED[:PAGE_MAP_4K]
+    reached = clocks(host.schedule).tolist()
+    processors = [
+        {cause: [int(cycles[vm]) for vm in vms] for cause, cycles in _cycles(host, lp).items()}
+        for lp in range(len(reached))
+    ]
     return Result(
         mode=config.mode,
         config=config.expanded(),
@@ -74,37 +96,86 @@ def gather(host: Host, samples: Samples, seconds: float) -> Result:
             "numba": numba.__version__,
         },
         vms=[host.names[vm] for vm in vms],
-        counters=counters,
+        counters=_counters(events),
         hits={
             name: hits[:, row].tolist()
             for row, name in enumerate(host.row_names)
             if row >= l1 and machine.rows.ways[row]
         },
-        cycles={cause: [values[vm] for vm in vms] for cause, values in _cycles(host).items()},
-        clock=_clock(host),
-        references=[{int(n): int(row[n]) for n in np.flatnonzero(row)} for row in references],
-        evictions=machine.evictions[0][np.ix_(owners, owners)].tolist(),
+        cycles=_summed(processors),
+        clock=max(reached),
+        references=_histograms(machine.references.sum(axis=0)[accounts]),
+        evictions=evictions[np.ix_(owners, owners)].tolist(),
         series=samples.series(vms),
         memory={name: mapped[:, i].tolist() for i, name in enumerate(told)},
+        clocks=reached,
+        processors=processors,
+        reads=_reads(host, events),
+        misses=_misses(host, accounts),
+        walk_latency=[
+            {lowest_of(bucket): n for bucket, n in histogram.items()}
+            for histogram in _histograms(machine.latencies.sum(axis=0)[accounts])
+        ],
         wall_seconds=seconds,
     )
 
 
-def _clock(host: Host) -> int:
-    """Return the cycles since the warm-up."""
-    now = host.schedule.now[0]
-    return int(now[CLOCK] - now[WARM_CLOCK])
+def _counters(events: Words) -> Columns:
+    """Return the count of each event, per row: [row, event] as the machine has it."""
+    counters = {
+        name: events[:, event].tolist() for event, name in enumerate(EVENTS) if event not in READS
+    }
+    fetches = events[:, ACCESSES] - events[:, DATA_ACCESSES]
+    return {**counters, "fetches": fetches.tolist()}
 
 
-def _cycles(host: Host) -> dict[str, list[int]]:
-    """Return each virtual machine's cycles by cause."""
-    vms = len(host.vms)
-    events = host.machine.events[0]
-    causes: dict[str, Words] = {}
+def _reads(host: Host, events: Words) -> Columns:
+    """Return the table reads by where they were served, of levels that the processor has."""
+    caches = host.data_caches
+    if caches is None:
+        return {}
+    return {
+        f"{dimension}.{level}": events[:, first + n].tolist()
+        for dimension, first in zip(DIMENSIONS, (GUEST_READS, NESTED_READS), strict=True)
+        for n, level in enumerate(SERVED)
+        if getattr(caches, level) is not None
+    }
+
+
+def _misses(host: Host, accounts: list[int]) -> Columns:
+    """Return the walks by the cause of the miss before them; conflicts only if they were told."""
+    counted = host.machine.causes.sum(axis=0)[accounts]
+    return {
+        cause: counted[:, n].tolist()
+        for n, cause in enumerate(MISSES)
+        if cause != "conflict" or host.config.conflicts
+    }
+
+
+def _cycles(host: Host, lp: int) -> dict[str, Words]:
+    """Return the cycles of each cause on a logical processor: [vm] each."""
+    machine, schedule, vms = host.machine, host.schedule, len(host.vms)
+    events = machine.events[lp]
+    causes = {cause: np.zeros(vms, np.int64) for cause in CAUSES}
     for event, cause, cycles in host.costs:
-        booked = causes.setdefault(cause, np.zeros(vms, np.int64))
-        booked += events[:vms, event] * cycles
-    causes["hypervisor"] = events[vms:] @ host.schedule.cost[1]
-    if host.schedule.start.any():
-        causes[IDLE] = host.schedule.idle[0]
-    return {cause: cycles.tolist() for cause, cycles in causes.items()}
+        causes[cause] += events[:vms, event] * cycles
+    if machine.flight.shape[1] > BEGIN_WALKS:  # walks overlapped: they cost what was waited for
+        for piece, cause in enumerate(PIECES):
+            causes[cause] = machine.exposed[lp, :vms, piece]
+    causes["hypervisor"] = events[vms:] @ schedule.cost[1]
+    if schedule.start.any() or len(schedule.now) > 1:
+        causes[IDLE] = schedule.idle[lp]
+    return causes
+
+
+def _summed(processors: list[Columns]) -> Columns:
+    """Return the sum of tables that have the same columns."""
+    return {
+        cause: [sum(cycles) for cycles in zip(*(each[cause] for each in processors), strict=True)]
+        for cause in processors[0]
+    }
+
+
+def _histograms(counted: Words) -> list[dict[int, int]]:
+    """Return what was counted as histograms, one of each row: [row, value]."""
+    return [{int(n): int(row[n]) for n in np.flatnonzero(row)} for row in counted]

@@ -8,7 +8,7 @@ from processors_for_tests import array, cache, processor
 
 from mmu.config import RunConfig
 from mmu.hardware.access import make_accesses
-from mmu.hardware.geometry import build_machine, processor_rows
+from mmu.hardware.geometry import build_machine, processor_rows, view_of
 from mmu.hardware.invalidate import flush, purge
 from mmu.hardware.outcome import Outcome
 from mmu.hardware.rows import CONTEXT_SHIFT, EMPTY, L2_DATA
@@ -17,7 +17,6 @@ from mmu.run import Replay
 
 MIB = 1 << 20
 READ, WRITE, FETCH = 0, 1, 2
-OWNED = ("tag", "frame", "events", "hits", "references", "evictions", "fault")
 
 
 def vm(name, **fields):
@@ -32,7 +31,7 @@ def configured(vms=1, **fields):
 
 def view(machine):
     """One processor's view of a machine, as kernels take it."""
-    return machine._replace(**{name: getattr(machine, name)[0] for name in OWNED})
+    return view_of(machine)
 
 
 def machine_over(words, made_of, root, nested=-1):
@@ -46,7 +45,7 @@ def machine_over(words, made_of, root, nested=-1):
 def accesses(machine, *pairs):
     address = np.array([gva for gva, _ in pairs], np.int64)
     kinds = np.array([kind for _, kind in pairs], np.uint8)
-    return make_accesses(machine, 0, 1, address, kinds, 0, len(pairs))
+    return make_accesses(machine, 0, 1, address, kinds, np.zeros(0, np.int64), 0, len(pairs))
 
 
 def test_a_purge_moves_who_stays_to_the_front_in_order():
@@ -183,3 +182,34 @@ def test_the_root_partition_is_mapped_one_to_one_and_kept_off_the_reserve():
     assert inside.outcome == Outcome.NESTED_VIOLATION
     guest = translate(run.memory, 0x1000, **run.space("vm0"))
     assert guest.gpa != guest.maddr
+
+
+@pytest.mark.parametrize("replacement", ["lru", "tree-plru"])
+def test_a_page_size_that_a_side_lacks_is_not_met_in_another_array(replacement):
+    """The fetch L1 has pieces only; the slot that the data L1's last way would name there is the L2's."""
+    made_of = processor(
+        l1_data=[array(16, 16) | {"replacement": replacement}], l2=[array(16, 16, "4k", "2m")]
+    )
+    machines = [vm("a", guest_pages="2m", nested_pages="2m")]
+    trace = [
+        (0, 0, 0x0000, FETCH),
+        (0, 0, 0x1000, READ),
+        (0, 0, 0x2000, READ),
+        (0, 0, 0x3000, FETCH),
+    ]
+    config = RunConfig(processor=made_of, vms=machines, memory=1024 * MIB)
+    result = Replay(config, [MemoryTrace(trace)]).run()
+    assert result.counters["l1_fetch_misses"] == [2, 0]
+    assert result.hits["l2.2m"] == [3, 0]
+
+
+def test_a_page_that_a_write_brought_back_to_the_l2_is_lost_to_the_flush_that_follows():
+    """Pages 1 and 2 take page 0's place in the L2, but not in the L1, which denies the write."""
+    made_of = processor(l1_data=[array(8, 8)], l2=[array(2, 2)])
+    trace = [(0, 0, page << 12, READ) for page in range(3)] + [(0, 0, 0, WRITE)]
+    trace += [(1, 0, 0, READ), (0, 0, 0, READ)]  # without PCIDs a change of space drops all
+    config = RunConfig(processor=made_of, vms=[vm("a", pcid=False)], memory=1024 * MIB)
+    result = Replay(config, [MemoryTrace(trace)]).run()
+    assert result.counters["dirty_walks"] == [1, 0]
+    told = {cause: walks[0] for cause, walks in result.misses.items() if walks[0]}
+    assert told == {"first_touch": 4, "flush": 1}

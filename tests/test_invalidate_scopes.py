@@ -21,7 +21,7 @@ from mmu.hardware.invalidate import (
     purge,
     tlb_control,
 )
-from mmu.hardware.rows import set_of
+from mmu.hardware.rows import ENTRY_CACHE, NESTED, WALK_CACHE, set_of
 from mmu.hardware.rules import x86_rules
 from mmu.hardware.tlb import tag_key
 
@@ -36,6 +36,7 @@ PROCESSOR = Processor(
     l1_fetch=[{"entries": 6, "ways": 2, "sizes": ["4k"]}],
     l2=[{"entries": 16, "ways": 4, "sizes": ["4k", "2m"], "index": "xor-2"}],
     walk_caches={"pde": {"entries": 8, "ways": 4}, "pml4e": {"entries": 2, "ways": 2}},
+    page_walk_cache={"entries": 8, "ways": 4, "levels": [2, 3], "nested": True},
     nested_tlb={"entries": 6, "ways": 3, "sizes": ["4k", "2m"]},
     latencies=LATENCIES,
 )
@@ -60,9 +61,9 @@ PAGES = [0, 1, 2, 511, 512, 513, 1 << 18, (1 << 18) + 1, (1 << 36) - 1, -1, -512
 class Cached:
     """What a slot holds, in plain terms."""
 
-    what: str  # "page", "table" or "gpa"
+    what: str  # "page", "table" or "gpa"; "entry" or "nested entry" of a table
     row: int
-    context: int  # of "gpa": the nested tables
+    context: int  # of "gpa" and "nested entry": the nested tables
     first: int  # 4 KiB page at which it begins
     size: int  # code of its own size; of a table: its level
     guest: int  # code of the guest page's size
@@ -71,7 +72,12 @@ class Cached:
         return CONTEXTS[self.context]
 
     def translates(self, gva):
-        """The guest's page that this is a translation of, or of a part of, holds the address."""
+        """The guest's page that this is a translation of, or of a part of, holds the address.
+
+        Which addresses an entry of a table translates is not known where it is kept.
+        """
+        if self.what == "entry":
+            return True
         number = 9 * (self.size if self.what == "table" else self.guest)
         return self.first >> number == (gva >> 12 & (1 << 45) - 1) >> number
 
@@ -96,7 +102,11 @@ def rows_of(machine):
     rows = machine.rows
     for row in range(len(rows.first)):
         if rows.ways[row]:
-            kind = "page" if row < rows.begin[4] else "gpa" if row < rows.begin[5] else "table"
+            tables = row >= rows.begin[WALK_CACHE]
+            kind = "page" if row < rows.begin[NESTED] else "table" if tables else "gpa"
+            if row >= rows.begin[ENTRY_CACHE]:
+                yield row, "nested entry" if rows.size[row] else "entry", 0
+                continue
             yield row, kind, int(rows.size[row]) + (kind == "table")
 
 
@@ -110,7 +120,9 @@ def put(machine, row, cached):
     start = int(rows.first[row] + number * rows.ways[row])
     for slot in range(start, start + int(rows.ways[row])):
         if machine.tag[slot] == -1:
-            size = 0 if cached.what == "table" else cached.size
+            size = (
+                0 if cached.what == "table" else int(cached.what == "nested entry") or cached.size
+            )
             machine.tag[slot] = tag_key(cached.context, page, size)
             machine.frame[slot] = slot << 12 | cached.size << 4 | cached.guest << 7
             return slot
@@ -124,11 +136,11 @@ def filled(draw):
     for row, kind, size in rows_of(machine):
         for page in draw(st.lists(st.sampled_from(PAGES), max_size=6)):
             first = (page & (1 << 45) - 1) >> 9 * size << 9 * size
-            if kind == "gpa":
+            if kind in ("gpa", "nested entry"):
                 cached = Cached(
                     kind, row, draw(st.integers(10, 12)), first & (1 << 36) - 1, size, size
                 )
-            elif kind == "table":
+            elif kind in ("table", "entry"):
                 own = [n for n, (_, pcid, _) in enumerate(CONTEXTS) if pcid is not GLOBAL]
                 cached = Cached(kind, row, draw(st.sampled_from(own)), first, size, 0)
             else:
@@ -266,7 +278,7 @@ def test_an_invalidation_drops_what_its_scope_says_and_nothing_else(name, data):
     run(machine, gva)
 
     def goes(cached):
-        if cached.what == "gpa":
+        if cached.what in ("gpa", "nested entry"):
             return drops_gpa is not not_gpa and drops_gpa(cached)
         return drops(cached, gva)
 

@@ -1,33 +1,19 @@
-"""Results: figures worked out by hand, files that load again, files that are refused."""
+"""Results: figures worked out by hand, and tables."""
 
 import csv
 import dataclasses
-import json
-import os
 import sys
-from pathlib import Path
 
-import numpy as np
 import pytest
-from handmade import comparison, config, result
+from handmade import comparison, config, result, two_processors
 from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
 from mmu.errors import InputError
+from mmu.figures import CAUSES, HYPERVISOR, LEVELS, METRICS, MISSES, SERVED, SHARES, TOTAL
 from mmu.files import csv_text, write_whole
-from mmu.result import (
-    CAUSES,
-    HYPERVISOR,
-    LEVELS,
-    METRICS,
-    SHARES,
-    TOTAL,
-    Comparison,
-    Result,
-    load,
-    long_table,
-)
+from mmu.result import load, long_table
 
 RUN = result()
 
@@ -90,6 +76,105 @@ def test_every_cycle_is_in_one_share():
     assert sorted(CAUSES) == sorted(RUN.cycles)
 
 
+def test_cycles_of_invalidations_and_migrations_are_exits_and_cr3_loads_translation():
+    more = {"shootdown": 10, "invalidation": 20, "migration": 40, "cr3_load": 80}
+    cycles = RUN.cycles | {cause: [count, 0] for cause, count in more.items()}
+    run = dataclasses.replace(RUN, cycles=cycles)
+    assert run.share("exits", "web") == (600 + 70) / 3150
+    assert run.share("translation", "web") == (1500 + 80) / 3150
+    assert sum(run.share(kind, "web") for kind in SHARES) == pytest.approx(1)
+
+
+def test_misses_have_a_cause_each():
+    for row in RUN.rows:
+        assert sum(RUN.misses_by(cause, row) for cause in MISSES) == RUN.count("walks", row)
+    assert RUN.misses_by("flush") == 3
+    assert RUN.miss_share("first_touch", "web") == 10 / 25
+    assert RUN.miss_share("other_vm") == 9 / 45
+    assert RUN.miss_share("other_vm", HYPERVISOR) == 2 / 3
+    assert RUN.miss_share("flush", "hypervisor for db") is None
+    assert RUN.misses_by_per_thousand("invalidation", "web") == 1000 / 600
+
+
+def test_a_cause_that_was_not_told_has_no_share():
+    told = {cause: column for cause, column in RUN.misses.items() if cause != "conflict"}
+    run = dataclasses.replace(RUN, misses=told)
+    assert run.misses_by("conflict") is run.miss_share("conflict") is None
+    assert run.misses_by_per_thousand("conflict") is None
+    assert run.miss_share("capacity", "web") == 5 / 23
+    with pytest.raises(InputError, match=r"no cause of misses 'conflicts'; .*mean 'conflict'"):
+        RUN.miss_share("conflicts")
+
+
+def test_reads_are_served_by_the_first_level_that_holds_the_line():
+    assert RUN.reads_served("l1d", "web") == 160 / 320
+    assert RUN.reads_served("l2", "db") == 5 / 20
+    assert RUN.reads_served("memory") == 30 / 340
+    assert RUN.reads_served("l3", HYPERVISOR) == 0
+    assert RUN.reads_served("l3", "hypervisor for db") is None
+    assert sum(RUN.reads_served(level) for level in SERVED) == 1
+    assert RUN.count("guest.l2", "web") == 30
+    without = {where: column for where, column in RUN.reads.items() if "l3" not in where}
+    assert dataclasses.replace(RUN, reads=without).reads_served("l3") is None
+    assert dataclasses.replace(RUN, reads={}).reads_served("memory") is None
+    with pytest.raises(InputError, match="no level that serves reads 'l4'; accepted: l1d, l2, l3"):
+        RUN.reads_served("l4")
+
+
+def test_percentiles_of_walk_latency_are_latencies_of_walks():
+    at = {
+        p: RUN.walk_latency_percentile(p, "web") for p in (1, 50, 50.1, 90, 90.1, 96.6, 96.7, 100)
+    }
+    assert at == {1: 20, 50: 20, 50.1: 60, 90: 60, 90.1: 200, 96.6: 200, 96.7: 640, 100: 640}
+    assert RUN.walk_latency_percentile(50) == 20  # of 50 walks: 20 of 10 cycles, 15 of 20
+    assert RUN.walk_latency_percentile(40) == 10
+    assert RUN.walk_latency_percentile(50, "hypervisor for db") is None
+    assert RUN.walk_latency_mean("web") == (15 * 20 + 12 * 60 + 2 * 200 + 640) / 30
+    assert RUN.metrics("web")["walk_latency.p90"] == 60
+    for percent in (0, -1, 100.1, "50", True, None, float("nan")):
+        with pytest.raises(InputError, match=r"accepted: a number above 0 and up to 100"):
+            RUN.walk_latency_percentile(percent)
+
+
+@given(st.dictionaries(st.integers(0, 2000), st.integers(1, 9), min_size=1), st.integers(1, 100))
+def test_a_percentile_is_that_of_the_sorted_walks(histogram, percent):
+    walks = sorted(value for value, n in histogram.items() for _ in range(n))
+    run = dataclasses.replace(RUN, walk_latency=[histogram, {}, {}, {}])
+    assert run.walk_latency_percentile(percent) == walks[-(-len(walks) * percent // 100) - 1]
+
+
+def split_l2(arrays):
+    """The same counts of a processor whose fetches ask other arrays than loads, or none."""
+    processor = RUN.config["processor"] | {"l2_fetch": arrays}
+    own = {"l2_fetch.4k": [4, 0, 1, 0]} if arrays else {}
+    return dataclasses.replace(
+        RUN, config=RUN.config | {"processor": processor}, hits=RUN.hits | own
+    )
+
+
+def test_fetches_ask_an_l2_of_their_own_if_there_is_one():
+    run = split_l2([{"entries": 512}])
+    assert run.lookups("l2", "web") == 40
+    assert run.hit_rate("l2", "web") == 25 / 40  # of 2m and 4k pages, and none of fetches
+    assert run.lookups("l2_fetch", "web") == 10
+    assert run.hit_rate("l2_fetch", "web") == 4 / 10
+    assert run.misses_per_thousand("l2_fetch", "web") == 1000 * 6 / 600
+
+
+def test_fetches_may_have_no_l2_at_all():
+    run = split_l2([])
+    assert run.lookups("l2", "web") == 40
+    assert run.lookups("l2_fetch", "web") == 0
+    assert run.hit_rate("l2_fetch") is run.misses_per_thousand("l2_fetch") is None
+    assert RUN.hit_rate("l2_fetch") is None
+    assert RUN.lookups("l2", "web") == 50
+
+
+def test_hits_of_every_array_of_a_level_count():
+    run = dataclasses.replace(RUN, hits=RUN.hits | {"l2.1.4k": [5, 0, 0, 0]})
+    assert run.level_hits("l2", "web") == 30
+
+
 def test_the_hypervisors_rows_are_in_no_machines_figure():
     assert RUN.count("accesses") == 1500
     assert RUN.count("accesses", HYPERVISOR) == RUN.count("accesses", "hypervisor for web") == 10
@@ -114,6 +199,9 @@ def test_without_instructions_nothing_is_divided():
         hits={name: [0, 0, 0, 0] for name in RUN.hits},
         cycles={cause: [0, 0] for cause in RUN.cycles},
         references=[{}, {}, {}, {}],
+        reads={where: [0, 0, 0, 0] for where in RUN.reads},
+        misses={cause: [0, 0, 0, 0] for cause in RUN.misses},
+        walk_latency=[{}, {}, {}, {}],
     )
     assert set(idle.metrics().values()) == {None}
 
@@ -135,147 +223,36 @@ def test_unknown_names_name_the_nearest():
         RUN.hit_rate("l3")
 
 
-def test_a_result_loads_as_it_was_saved(tmp_path):
-    RUN.save(tmp_path / "r.json")
-    loaded = Result.load(tmp_path / "r.json")
-    assert loaded == RUN
-    assert loaded.wall_seconds == RUN.wall_seconds
-    assert loaded.references[0] == {4: 20, 24: 10}
-    assert load(tmp_path / "r.json") == RUN
-    assert os.listdir(tmp_path) == ["r.json"]
-
-
-def test_a_comparison_loads_as_it_was_saved_in_its_order(tmp_path):
-    saved = comparison(("flush", "native", "tagged"))
-    saved.save(tmp_path / "c.json")
-    loaded = load(tmp_path / "c.json")
-    assert loaded == Comparison.load(tmp_path / "c.json") == saved
-    assert list(loaded.results) == ["flush", "native", "tagged"]
-    assert loaded["flush"].vms == loaded.vms == ["web", "db"]
-
-
-def test_files_hold_the_figures_for_other_readers(tmp_path):
-    RUN.save(tmp_path / "r.json")
-    document = json.loads((tmp_path / "r.json").read_text())
-    assert document["metrics"]["web"]["hit_rate.l2"] == 0.5
-    assert document["metrics"]["total"]["hit_rate.nested_tlb"] == 0.75
-    assert document["version"] == 1
-
-
-def test_numbers_of_numpy_are_saved_as_plain_ones(tmp_path):
-    counters = RUN.counters | {"walks": np.array([25, 20, 3, 0])}
-    dataclasses.replace(RUN, counters=counters).save(tmp_path / "r.json")
-    assert Result.load(tmp_path / "r.json") == RUN
-
-
-def damage(path, change):
-    RUN.save(path)
-    document = json.loads(path.read_text())
-    change(document)
-    path.write_text(json.dumps(document))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda d: d.update(version=2), "found version 2; accepted: up to 1; a newer mmu reads"),
-        (lambda d: d.update(version="1"), "found version '1'"),
-        (lambda d: d.update(format="perf"), "found format 'perf'; accepted: mmu-result"),
-        (lambda d: d.pop("format"), "found format None; accepted: mmu-result"),
-        (lambda d: d.pop("cycles"), "cycles: missing; the file is not a whole result"),
-        (lambda d: d.update(cycle={}), "cycle: no such field; did you mean 'cycles'"),
-        (lambda d: d.update(vms=[]), r"vms: found \[\]; accepted: a list of names"),
-        (lambda d: d.update(vms="web"), "vms: found 'web'"),
-        (lambda d: d["counters"]["walks"].pop(), "counters: found .*2 virtual machines"),
-        (lambda d: d["counters"].pop("walks"), "counters: found"),
-        (lambda d: d["counters"].update(walks=[1, 2, 3, -1]), "counters: found"),
-        (lambda d: d["counters"].update(walks=[1, 2, 3, 0.5]), "counters: found"),
-        (lambda d: d["cycles"].pop("base"), "cycles: found"),
-        (lambda d: d.update(hits=[]), "hits: found"),
-        (lambda d: d.update(clock=-1), "clock: found -1"),
-        (lambda d: d["references"].pop(), "references: found"),
-        (lambda d: d["references"][0].update(x=1), "references: found"),
-        (lambda d: d.update(references=[1, 2, 3, 4]), "references: found"),
-        (lambda d: d["evictions"][1].pop(), "evictions: found"),
-        (lambda d: d["series"]["walks"]["web"].pop(), "series: found"),
-        (lambda d: d["series"].pop("walks"), "series: found"),
-        (lambda d: d["series"].update(walks=5), "series: found"),
-        (lambda d: d.update(series=5), "series: found 5"),
-        (lambda d: d.update(memory={"tables": [1, 2]}), "memory: found"),
-        (lambda d: d.update(mode=5), "mode: found 5"),
-        (lambda d: d.update(wall_seconds="1"), "wall_seconds: found '1'"),
-    ],
-)
-def test_a_damaged_or_foreign_file_is_refused_with_its_place(tmp_path, change, message):
-    path = tmp_path / "r.json"
-    damage(path, change)
-    with pytest.raises(InputError, match=message) as caught:
-        Result.load(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_result_without_samples_loads(tmp_path):
-    damage(tmp_path / "r.json", lambda d: d.update(series={}))
-    assert Result.load(tmp_path / "r.json").tables()["series"].rows == []
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "not JSON"),
-        (b"{", "not JSON"),
-        (b"[1, 2]", "found format None"),
-        (b"PAR1\xff\xfe", "not text"),
-        (b"[" * 100_000, "not JSON"),
-    ],
-)
-def test_a_file_of_something_else_is_refused(tmp_path, content, message):
-    (tmp_path / "r.json").write_bytes(content)
-    with pytest.raises(InputError, match=message):
-        load(tmp_path / "r.json")
-
-
-def test_a_file_that_cannot_be_read_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"cannot read .*No such file"):
-        load(tmp_path / "r.json")
-    with pytest.raises(InputError, match=r"cannot read .*directory"):
-        load(tmp_path)
-
-
-def test_a_comparison_is_no_result_and_its_parts_are_looked_at(tmp_path):
-    path = tmp_path / "c.json"
-    comparison().save(path)
-    with pytest.raises(InputError, match="found format 'mmu-comparison'; accepted: mmu-result"):
-        Result.load(path)
-    document = json.loads(path.read_text())
-    for results, message in [
-        ({}, "found no results"),
-        ({"tagged": 5}, "results.tagged: found 5; accepted: a table"),
-        ({"tagged": {"version": 1}}, "tagged: mode: missing"),
-    ]:
-        path.write_text(json.dumps(document | {"results": results}))
-        with pytest.raises(InputError, match=message):
-            Comparison.load(path)
-    document["results"]["flush"]["vms"] = ["web", "other"]
-    series = document["results"]["flush"]["series"]
-    for name in ("accesses", "walks", "cycles"):
-        series[name]["other"] = series[name].pop("db")
-    path.write_text(json.dumps(document))
-    with pytest.raises(InputError, match="other virtual machines in other modes"):
-        Comparison.load(path)
-
-
 def test_tables_have_a_row_for_each_machine_or_row():
     tables = RUN.tables()
     assert tables["cycles"].columns == ["vm", *CAUSES]
     assert [row[0] for row in tables["counters"].rows] == RUN.rows
     assert [row[0] for row in tables["metrics"].rows] == ["web", "db", "total"]
     assert tables["references"].rows[:3] == [["web", 4, 20], ["web", 24, 10], ["db", 1, 20]]
+    assert tables["misses"].columns == ["row", *RUN.misses]
+    assert tables["misses"].rows[0] == ["web", 10, 4, 5, 2, 3, 1]
+    assert tables["reads"].columns == ["row", *RUN.reads]
+    assert tables["reads"].rows[1] == ["db", 10, 5, 5, 0, 0, 0, 0, 0]
+    assert tables["walk_latency"].columns == ["row", "latency", "walks"]
+    assert tables["walk_latency"].rows[:2] == [["web", 20, 15], ["web", 60, 12]]
+    assert tables["walk_latency"].rows[4:] == [["db", 10, 20], ["hypervisor for web", 30, 4]]
+    assert tables["clocks"].rows == [[0, 4000]]
     assert tables["evictions"].columns == ["by", "web", "db", "hypervisor"]
     assert tables["evictions"].rows[2] == ["hypervisor", 7, 8, 9]
     assert tables["series"].rows[1] == [0, 2000, "db", 250, 10, 500]
     assert tables["memory"].rows[2] == ["hypervisor", 0, 0, 3]
+
+
+def test_cycles_are_told_by_processor_cause_and_machine(tmp_path):
+    run = two_processors()
+    tables = run.tables()
+    assert tables["clocks"].rows == [[0, 3400], [1, 800]]
+    table = tables["processors"]
+    assert table.columns == ["lp", "vm", *run.cycles]
+    assert [row[:2] for row in table.rows] == [[0, "web"], [0, "db"], [1, "web"], [1, "db"]]
+    assert [sum(row[2:]) for row in table.rows] == [3000, 400, 0, 800]
+    run.save(tmp_path / "r.json")
+    assert load(tmp_path / "r.json") == run
 
 
 def test_a_comparisons_tables_say_the_mode_and_leave_absent_caches_empty():
@@ -304,6 +281,10 @@ def test_the_long_table_has_mode_machine_metric_value(tmp_path):
     assert values["flush", "db", "walks"] == "20"
     assert values["flush", "db", "hits.l2.4k"] == "80"
     assert values["flush", "total", "cycles.guest_table"] == "800"
+    assert values["flush", "web", "misses.other_vm"] == "4"
+    assert values["flush", "web", "miss_share.other_vm"] == "0.16"
+    assert values["flush", "total", "reads.guest.memory"] == "10"
+    assert values["flush", "db", "walk_latency.p99"] == "10"
 
 
 def test_frames_of_pandas_hold_the_tables():
@@ -335,51 +316,6 @@ def test_tables_are_written_as_csv_or_parquet(tmp_path):
 def test_an_empty_table_is_written_as_parquet(tmp_path):
     dataclasses.replace(RUN, series={}).write_tables(tmp_path, "parquet")
     assert parquet.read_table(tmp_path / "series.parquet").num_rows == 0
-
-
-def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path, monkeypatch):
-    path = tmp_path / "out.json"
-    path.write_text("before")
-
-    def full(self, data):
-        with self.open("wb") as file:
-            file.write(data[:3])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(InputError, match=r"cannot write .*out.json': No space left on device"):
-        RUN.save(path)
-    assert os.listdir(tmp_path) == ["out.json"]
-    assert path.read_text() == "before"
-
-
-def test_a_link_is_followed_and_a_pipe_is_written_to(tmp_path):
-    (tmp_path / "there").mkdir()
-    (tmp_path / "link.json").symlink_to(tmp_path / "there" / "out.json")
-    write_whole(tmp_path / "link.json", "text")
-    assert (tmp_path / "link.json").is_symlink()
-    assert (tmp_path / "there" / "out.json").read_text() == "text"
-    reader, writer = os.pipe()
-    write_whole(f"/dev/fd/{writer}", "through")
-    assert os.read(reader, 100) == b"through"
-    os.close(reader)
-    os.close(writer)
-
-
-def test_a_file_in_no_folder_or_over_a_folder_is_refused(tmp_path):
-    with pytest.raises(InputError, match="cannot write"):
-        RUN.save(tmp_path / "none" / "out.json")
-    with pytest.raises(InputError, match="cannot write"):
-        RUN.save(tmp_path)
-
-
-@given(st.dictionaries(st.sampled_from(["web", "db"]), st.integers(0, 10**15)), st.data())
-def test_counts_of_any_size_survive_a_file(tmp_path_factory, sizes, data):
-    path = tmp_path_factory.mktemp("r") / "r.json"
-    walks = data.draw(st.lists(st.integers(0, 2**62), min_size=4, max_size=4))
-    big = dataclasses.replace(RUN, counters=RUN.counters | {"walks": walks}, seeds=sizes)
-    big.save(path)
-    assert Result.load(path) == big
 
 
 def test_levels_and_configurations_are_complete():

@@ -158,7 +158,7 @@ def test_the_command_draws_a_schedule_and_writes_it_as_json_csv_and_figure(folde
     assert not document["whole"]
     with open("s.csv", newline="") as file:
         rows = list(csv.reader(file))
-    assert rows[0] == ["vm", "process", "space", "begin", "end", "accesses", "why"]
+    assert rows[0] == ["vm", "process", "space", "begin", "end", "accesses", "why", "lp", "vcpu"]
     assert [row[:2] for row in rows[1:3]] == [["web", ""], ["guest", "db"]]
     assert "<svg" in (folder / "s.svg").read_text()
     assert sorted(os.listdir()) == [

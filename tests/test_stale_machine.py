@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
-from processors_for_tests import LARGE_TLBS, SMALL_TLBS, TINY_TLBS
+from processors_for_tests import LARGE_TLBS, SMALL_TLBS, TINY_TLBS, array, cache, processor
 from right_software import Software
 from systems import BLOCKS, LARGE, PIECES, REGIONS, address_of
 from weak_invalidations import (
@@ -27,7 +27,26 @@ from mmu.testing.tables import ACCESSED, DIRTY, PAGE
 
 INTERPRETED = bool(numba.config.DISABLE_JIT)
 BOTH = ("4k", "2m")
-PROCESSORS = {"tiny": TINY_TLBS, "small": SMALL_TLBS, "large": LARGE_TLBS}
+TREE = {"replacement": "tree-plru"}
+# As AMD's: entries of tables by where they stand, nested ones too; and what Intel's have of two arrays.
+WITH_ENTRIES = processor(
+    l1_data=[array(3, 3, *BOTH)], l1_store=[array(2, 2)], l1_fetch=[array(2, 1, *BOTH)],
+    l2=[array(8, 2, *BOTH)], l2_fetch=[array(2, 2)],
+    page_walk_cache=cache(8, 4) | {"levels": [2, 3, 4], "nested": True},
+    nested_tlb=array(2, 2, *BOTH), walk_caches={"pde": cache(2)}, flush_nested=True,
+)  # fmt: skip
+ENTRIES_ALONE = processor(page_walk_cache=cache(16) | {"levels": [2, 3, 4], "nested": True})
+TREES = processor(
+    l1_data=[array(4, 4, *BOTH) | TREE], l1_store=[array(2, 2, *BOTH) | TREE],
+    l1_fetch=[array(4, 2) | TREE],
+    l2=[array(12, 6, *BOTH) | {"replacement": "rotating-plru"}, array(4, 2) | TREE],
+    page_walk_cache=cache(4) | TREE | {"levels": [3, 4], "nested": False},
+    nested_tlb=array(4, 4, *BOTH) | TREE, walk_caches={"pde": cache(4) | TREE, "pml4e": cache(2) | TREE},
+)  # fmt: skip
+PROCESSORS = {
+    "tiny": TINY_TLBS, "small": SMALL_TLBS, "large": LARGE_TLBS, "entries": WITH_ENTRIES,
+    "entries alone": ENTRIES_ALONE, "trees": TREES,
+}  # fmt: skip
 
 targets = st.sampled_from([None, None, None, 0, 1, 2])  # systems; None: what runs
 views, maybe_access = st.sampled_from([None, 0, 1]), st.sampled_from(["write", "read", None])

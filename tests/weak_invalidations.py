@@ -7,6 +7,7 @@ from mmu.hardware.machine import GLOBAL
 from mmu.hardware.rows import (
     CONTEXT_SHIFT,
     EMPTY,
+    ENTRY_CACHE,
     NESTED,
     NUMBER_SHIFT,
     PAGE_NUMBER_MASK,
@@ -95,7 +96,11 @@ def entry_of(machine, row, word, frame):
     size = word >> SIZE_SHIFT & SIZE_BITS
     if begin[NESTED] <= row < begin[WALK_CACHE]:
         return Entry("gpa", -2, -2, context, page, size, size)
+    if row >= begin[ENTRY_CACHE] and word >> SIZE_SHIFT & SIZE_BITS:
+        return Entry("nested entry", -2, -2, context, page, 0, 0)
     tags = (int(field[context]) for field in (machine.vm, machine.pcid, machine.nested_tag))
+    if row >= begin[ENTRY_CACHE]:
+        return Entry("entry", *tags, page, 0, 0)
     if row >= begin[WALK_CACHE]:
         level = row - int(begin[WALK_CACHE]) + 1
         return Entry("table", *tags, page, level, level)

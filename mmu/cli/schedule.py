@@ -41,7 +41,7 @@ def show(
     """Draw who runs when, by running the first of SCHEDULE (a file in TOML), or of TRACES.
 
     Options are those of replay. A slice ends with the quantum of its machine, with the turn of its
-    process, or with its trace.
+    process, or with its trace. With several logical processors (--lps) there are rows for each.
     """
     if len(files) == 1 and files[0].lower().endswith(".toml") and not given["schedule"]:
         given["schedule"], files = files[0], ()

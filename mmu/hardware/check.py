@@ -89,7 +89,7 @@ def cannot_tell(plain: Machine, now: int) -> bool:
 @kernel
 def make_checked(
     machine: Machine, plain: Machine, stale: Words, account: int, context: int, address: Words,
-    kinds: Kinds, start: int, stop: int,
+    kinds: Kinds, positions: Words, start: int, stop: int,
 ) -> int:  # fmt: skip
     """Make accesses as `access.make_accesses` does, and check each that succeeds.
 
@@ -102,7 +102,8 @@ def make_checked(
         gva = address[at(i)]
         events = machine.events[at(account)]
         before = events[WALKS] + events[DIRTY_WALKS]
-        if make_accesses(machine, account, context, address, kinds, i, i + 1) == i:
+        made = make_accesses(machine, account, context, address, kinds, positions, i, i + 1)
+        if made == i:
             drop_after_fault(machine, context, gva, -machine.fault[FAULT_OUTCOME])
             return i
         kind: int = kinds[at(i)]

@@ -16,21 +16,35 @@ Sources: Intel SDM vol. 3, "Operations that Invalidate TLBs and Paging-Structure
 (TLB_CONTROL), vol. 3, INVLPGA.
 """
 
+from mmu.hardware.associative import base_of, give_up, in_twin, twin_entries, twin_entry
 from mmu.hardware.bits import LEVEL_BITS, SMALL, page_number
+from mmu.hardware.causes import INVALIDATED as _INVALIDATED
+from mmu.hardware.causes import RESIDENT as _RESIDENT
+from mmu.hardware.causes import note_fate
 from mmu.hardware.machine import FAULT_GPA, FAULT_TABLE, GLOBAL, NO_CONTEXT, Machine
 from mmu.hardware.outcome import NESTED_VIOLATION, PAGE_FAULT
 from mmu.hardware.rows import (
     CONTEXT_SHIFT,
     EMPTY,
+    ENTRY_CACHE,
+    GROUPS,
+    L2_DATA,
+    L2_FETCH,
+    LRU,
     NESTED,
     NUMBER_SHIFT,
     PAGE_NUMBER_MASK,
+    ROW_FIRST,
+    ROW_RULE,
+    ROW_SETS,
+    ROW_SIZE,
+    ROW_WAYS,
     SIZE_BITS,
     SIZE_SHIFT,
     WALK_CACHE,
     Rows,
     remove,
-    set_start,
+    slot_of,
 )
 from mmu.hardware.tlb import globals_of, guest_size, tag_key
 from mmu.jit import at, constant, inlined, kernel
@@ -43,6 +57,8 @@ NO, YES = constant(0), constant(1)
 # the page, or all that the tag allows.
 OF_PAGE, OF_TAG = constant(0), constant(1)
 WHOLE = constant(2)  # not one page's: everything that the tag allows goes
+RESIDENT, INVALIDATED = constant(_RESIDENT), constant(_INVALIDATED)
+GUEST_ENTRY, NESTED_ENTRY = constant(0), constant(1)  # size codes in a page-walk cache
 
 # INVPCID and INVVPID types, INVEPT types, and TLB_CONTROL codes.
 ADDRESS_IN_PCID, ONE_PCID, ALL_WITH_GLOBALS, ALL_BUT_GLOBALS = 0, 1, 2, 3
@@ -57,15 +73,23 @@ def is_array(rows: Rows, row: int) -> bool:
 
     An absent cache has no slots, and starts where the next one does.
     """
-    if row == 0 or not rows.ways[at(row - 1)]:
+    if row == 0 or not rows.table[at(row - 1), ROW_WAYS]:
         return True
-    return rows.first[at(row)] != rows.first[at(row - 1)]
+    return rows.table[at(row), ROW_FIRST] != rows.table[at(row - 1), ROW_FIRST]
 
 
 @inlined
-def dropped_by_flush(rows: Rows, row: int) -> bool:
-    """Tell whether a row's array holds what is derived from guest tables: not the nested TLB's."""
-    return (row < rows.begin[NESTED] or row >= rows.begin[WALK_CACHE]) and is_array(rows, row)
+def is_tlb(rows: Rows, row: int) -> bool:
+    """Tell whether a row holds translations of guest-virtual pages."""
+    return row < rows.begin[NESTED]
+
+
+@inlined
+def is_kept_by_flush(rows: Rows, row: int, word: int) -> bool:
+    """Tell whether an entry is derived from nested tables alone: of the nested TLB, or nested entries."""
+    if row >= rows.begin[ENTRY_CACHE]:
+        return word >> SIZE_SHIFT & SIZE_BITS != GUEST_ENTRY
+    return rows.begin[NESTED] <= row < rows.begin[WALK_CACHE]
 
 
 @inlined
@@ -98,71 +122,113 @@ def of_page(word: int, frame: int, gva: int) -> bool:
     return page >> shift == page_number(gva, SMALL) >> shift
 
 
+@inlined
+def is_doomed(
+    machine: Machine, row: int, word: int, frame: int, vm: int, pcid: int, tables: int, kept: int,
+    gva: int, extent: int,
+) -> bool:  # fmt: skip
+    """Tell whether `drop` drops an entry of a row."""
+    rows = machine.rows
+    if is_kept_by_flush(rows, row, word):
+        return False
+    if not in_scope(machine, word >> CONTEXT_SHIFT, vm, pcid, tables, kept):
+        return False
+    if is_tlb(rows, row):
+        return extent == WHOLE or of_page(word, frame, gva)
+    if row < rows.begin[ENTRY_CACHE] and extent == OF_PAGE:
+        level = row - rows.begin[WALK_CACHE] + 1
+        return word >> NUMBER_SHIFT & PAGE_NUMBER_MASK == page_number(gva, level)
+    return True
+
+
+@inlined
+def keep_at(machine: Machine, row: int, free: int, slot: int) -> int:
+    """Keep the entry at `slot`, at `free` if its set is in order of use; return what is free next."""
+    if machine.rows.table[at(row), ROW_RULE] != LRU:
+        return free
+    if free != slot:
+        machine.tag[at(free)] = machine.tag[at(slot)]
+        machine.frame[at(free)] = machine.frame[at(slot)]
+        machine.tag[at(slot)] = EMPTY
+    return free + 1
+
+
 @kernel
 def drop(
-    machine: Machine, vm: int, pcid: int, tables: int, kept: int, gva: int, extent: int
+    machine: Machine, vm: int, pcid: int, tables: int, kept: int, gva: int, extent: int, fate: int
 ) -> None:
     """Drop the TLB and walk-cache entries that the tags and `extent` select; the rest keeps its order.
 
     vm, pcid, tables: what a context must have, or ANY; kept: global translations stay; extent: WHOLE,
-    or of the page that holds `gva`, with OF_PAGE or OF_TAG of the paging-structure caches.
+    or of the page that holds `gva`, with OF_PAGE or OF_TAG of the paging-structure caches; fate: what a
+    miss of these pages will have been caused by, RESIDENT for a flush (see `causes`).
     """
     rows, tag, frame = machine.rows, machine.tag, machine.frame
-    for row in range(rows.first.shape[0]):
-        if not dropped_by_flush(rows, row):
-            continue
-        ways, table = rows.ways[at(row)], row >= rows.begin[WALK_CACHE]
-        level = row - rows.begin[WALK_CACHE] + 1
-        for start in range(
-            rows.first[at(row)], rows.first[at(row)] + rows.sets[at(row)] * ways, max(ways, 1)
-        ):
-            free = start
-            for slot in range(start, start + ways):
-                word = tag[at(slot)]
-                if word == EMPTY:
-                    break
-                doomed = in_scope(machine, word >> CONTEXT_SHIFT, vm, pcid, tables, kept)
-                if doomed and table and extent == OF_PAGE:
-                    doomed = word >> NUMBER_SHIFT & PAGE_NUMBER_MASK == page_number(gva, level)
-                elif doomed and not table and extent != WHOLE:
-                    doomed = of_page(word, frame[at(slot)], gva)
-                if not doomed:
-                    tag[at(free)] = word
-                    frame[at(free)] = frame[at(slot)]
-                    free += 1
-            for slot in range(free, start + ways):
-                tag[at(slot)] = EMPTY
+    for group in range(GROUPS):
+        for row in range(rows.begin[at(group)], rows.begin[at(group + 1)]):
+            if not is_array(rows, row):
+                continue
+            ways = rows.table[at(row), ROW_WAYS]
+            for start in range(
+                rows.table[at(row), ROW_FIRST],
+                rows.table[at(row), ROW_FIRST] + rows.table[at(row), ROW_SETS] * ways,
+                max(ways, 1),
+            ):
+                free = start
+                for slot in range(start, start + ways):
+                    word = tag[at(slot)]
+                    if word == EMPTY:
+                        continue
+                    if is_doomed(
+                        machine, row, word, frame[at(slot)], vm, pcid, tables, kept, gva, extent
+                    ):
+                        tag[at(slot)] = EMPTY
+                        if fate != RESIDENT and group < NESTED:
+                            note_fate(machine, word, group, fate)
+                    else:
+                        free = keep_at(machine, row, free, slot)
+    for group in range(L2_DATA, L2_FETCH + 1):
+        entries = twin_entries(machine.twin, group)
+        for entry in range(entries):
+            word, held = twin_entry(machine.twin, group, entry)
+            if word != EMPTY and is_doomed(
+                machine, rows.begin[at(group)], word, held, vm, pcid, tables, kept, gva, extent
+            ):
+                give_up(machine.twin, base_of(machine.twin, group), entry)
 
 
 @kernel
 def drop_nested(machine: Machine, tables: int) -> None:
     """Drop the guest-physical entries of some nested tables, or of ANY; the rest keeps its order."""
-    rows, tag, frame = machine.rows, machine.tag, machine.frame
-    for row in range(rows.begin[NESTED], rows.begin[NESTED + 1]):
-        ways = rows.ways[at(row)]
+    rows, tag = machine.rows, machine.tag
+    for row in range(rows.begin[NESTED], rows.table.shape[0]):
         if not is_array(rows, row):
             continue
+        ways = rows.table[at(row), ROW_WAYS]
         for start in range(
-            rows.first[at(row)], rows.first[at(row)] + rows.sets[at(row)] * ways, max(ways, 1)
+            rows.table[at(row), ROW_FIRST],
+            rows.table[at(row), ROW_FIRST] + rows.table[at(row), ROW_SETS] * ways,
+            max(ways, 1),
         ):
             free = start
             for slot in range(start, start + ways):
                 word = tag[at(slot)]
-                if word != EMPTY and tables not in (ANY, word >> CONTEXT_SHIFT):
-                    tag[at(free)] = word
-                    frame[at(free)] = frame[at(slot)]
-                    free += 1
-            for slot in range(free, start + ways):
-                tag[at(slot)] = EMPTY
+                if word == EMPTY:
+                    continue
+                if is_kept_by_flush(rows, row, word) and tables in (ANY, word >> CONTEXT_SHIFT):
+                    tag[at(slot)] = EMPTY
+                else:
+                    free = keep_at(machine, row, free, slot)
 
 
-@inlined
+@kernel
 def drop_after_fault(machine: Machine, context: int, gva: int, outcome: int) -> None:
     """Drop what a fault invalidates of itself, so that it cannot come from a stale entry twice.
 
     A page fault drops what translates its address under the current PCID, walk-cache entries
     included. An EPT violation drops the guest-physical entry of its guest-physical address and, if
-    that was the data's, what a page fault would. An EPT misconfiguration drops nothing.
+    that was the data's, what a page fault would. An EPT misconfiguration drops nothing. Of a page-walk
+    cache, which does not know addresses, all of the context goes, or of the nested tables.
     """
     rows, tag, frame = machine.rows, machine.tag, machine.frame
     if outcome not in (PAGE_FAULT, NESTED_VIOLATION):
@@ -170,43 +236,112 @@ def drop_after_fault(machine: Machine, context: int, gva: int, outcome: int) -> 
     if outcome == NESTED_VIOLATION:
         gpa, tables = machine.fault[FAULT_GPA], machine.nested_tag[at(context)]
         for row in range(rows.begin[NESTED], rows.begin[NESTED + 1]):
-            page = page_number(gpa, rows.size[at(row)])
-            key = tag_key(tables, page, rows.size[at(row)])
-            remove(tag, frame, set_start(rows, row, page), rows.ways[at(row)], key)
+            page = page_number(gpa, rows.table[at(row), ROW_SIZE])
+            remove(
+                tag, frame, rows, row, page, tag_key(tables, page, rows.table[at(row), ROW_SIZE])
+            )
+        drop_entries(machine, tables, NESTED_ENTRY)
         if machine.fault[FAULT_TABLE]:
             return
     shared = globals_of(machine.global_context, context)
-    for row in range(rows.begin[NESTED]):
-        page = page_number(gva, rows.size[at(row)])
-        start, ways = set_start(rows, row, page), rows.ways[at(row)]
-        remove(tag, frame, start, ways, tag_key(context, page, rows.size[at(row)]))
-        if shared != NO_CONTEXT:
-            remove(tag, frame, start, ways, tag_key(shared, page, rows.size[at(row)]))
+    for group in range(NESTED):
+        for row in range(rows.begin[at(group)], rows.begin[at(group + 1)]):
+            page, size = (
+                page_number(gva, rows.table[at(row), ROW_SIZE]),
+                rows.table[at(row), ROW_SIZE],
+            )
+            forget(machine, group, row, page, tag_key(context, page, size))
+            if shared != NO_CONTEXT:
+                forget(machine, group, row, page, tag_key(shared, page, size))
     for row in range(rows.begin[WALK_CACHE], rows.begin[WALK_CACHE + 1]):
         page = page_number(gva, row - rows.begin[WALK_CACHE] + 1)
-        key = tag_key(context, page, SMALL)
-        remove(tag, frame, set_start(rows, row, page), rows.ways[at(row)], key)
+        if rows.table[at(row), ROW_WAYS]:
+            remove(tag, frame, rows, row, page, tag_key(context, page, SMALL))
+    drop_entries(machine, context, GUEST_ENTRY)
+
+
+@inlined
+def forget(machine: Machine, group: int, row: int, page: int, key: int) -> None:
+    """Drop an entry of a TLB, and of its twin, for a fault."""
+    if slot_of(machine.tag, machine.rows, row, page, key) >= 0:
+        remove(machine.tag, machine.frame, machine.rows, row, page, key)
+        note_fate(machine, key, group, INVALIDATED)
+    if twin_entries(machine.twin, group):
+        base = base_of(machine.twin, group)
+        entry = in_twin(machine.twin, base, key)
+        if entry >= 0:
+            give_up(machine.twin, base, entry)
+
+
+@inlined
+def drop_entries(machine: Machine, owner: int, kind: int) -> None:
+    """Drop the entries of a context, or of some nested tables, from the page-walk cache."""
+    rows, tag = machine.rows, machine.tag
+    row = rows.begin[ENTRY_CACHE]
+    ways = rows.table[at(row), ROW_WAYS]
+    for start in range(
+        rows.table[at(row), ROW_FIRST],
+        rows.table[at(row), ROW_FIRST] + rows.table[at(row), ROW_SETS] * ways,
+        max(ways, 1),
+    ):
+        free = start
+        for slot in range(start, start + ways):
+            word = tag[at(slot)]
+            if word == EMPTY:
+                continue
+            if word >> CONTEXT_SHIFT == owner and word >> SIZE_SHIFT & SIZE_BITS == kind:
+                tag[at(slot)] = EMPTY
+            else:
+                free = keep_at(machine, row, free, slot)
 
 
 @kernel
 def flush(machine: Machine, nested: bool) -> None:
-    """Drop every TLB and walk-cache entry; those of the nested TLB only if `nested`.
+    """Drop every TLB and walk-cache entry; guest-physical ones only if `nested`.
 
     This is what a VM entry and a VM exit do where VMs have no tags (all are VPID 0): linear and
     combined mappings go, guest-physical ones stay, as Intel has it.
     """
     rows = machine.rows
-    for row in range(rows.first.shape[0]):
-        if dropped_by_flush(rows, row) or (nested and is_array(rows, row)):
-            first = rows.first[at(row)]
-            for slot in range(first, first + rows.sets[at(row)] * rows.ways[at(row)]):
+    for row in range(rows.table.shape[0]):
+        if not is_array(rows, row):
+            continue
+        whole = (
+            nested or is_tlb(rows, row) or rows.begin[WALK_CACHE] <= row < rows.begin[ENTRY_CACHE]
+        )
+        if not whole and row < rows.begin[WALK_CACHE]:
+            continue
+        first, ways = rows.table[at(row), ROW_FIRST], rows.table[at(row), ROW_WAYS]
+        if whole:
+            for slot in range(first, first + rows.table[at(row), ROW_SETS] * ways):
                 machine.tag[at(slot)] = EMPTY
+            continue
+        for start in range(first, first + rows.table[at(row), ROW_SETS] * ways, max(ways, 1)):
+            free = start
+            for slot in range(start, start + ways):
+                word = machine.tag[at(slot)]
+                if word == EMPTY:
+                    continue
+                if is_kept_by_flush(rows, row, word):
+                    free = keep_at(machine, row, free, slot)
+                else:
+                    machine.tag[at(slot)] = EMPTY
+    empty_twins(machine)
+
+
+@inlined
+def empty_twins(machine: Machine) -> None:
+    """Drop every entry of the fully associative twins."""
+    for group in range(L2_DATA, L2_FETCH + 1):
+        for entry in range(twin_entries(machine.twin, group)):
+            if twin_entry(machine.twin, group, entry)[0] != EMPTY:
+                give_up(machine.twin, base_of(machine.twin, group), entry)
 
 
 @kernel
 def purge(machine: Machine, vm: int) -> None:
     """Drop the TLB and walk-cache entries of one virtual machine; the others keep their order."""
-    drop(machine, vm, ANY, ANY, NO, SMALL, WHOLE)
+    drop(machine, vm, ANY, ANY, NO, SMALL, WHOLE, RESIDENT)
 
 
 @kernel
@@ -217,9 +352,8 @@ def load_cr3(machine: Machine, context: int, keep: int) -> None:
     all nested tables of the VM.
     """
     if not keep:
-        drop(
-            machine, machine.vm[at(context)], machine.pcid[at(context)], ANY, YES, SMALL, WHOLE
-        )  # fmt: skip
+        vm, pcid = machine.vm[at(context)], machine.pcid[at(context)]
+        drop(machine, vm, pcid, ANY, YES, SMALL, WHOLE, RESIDENT)
 
 
 @kernel
@@ -232,9 +366,9 @@ def load_cr4(machine: Machine, context: int, everything: int) -> None:
     """
     vm, pcid = machine.vm[at(context)], machine.pcid[at(context)]
     if everything:
-        drop(machine, vm, ANY, ANY, NO, SMALL, WHOLE)
+        drop(machine, vm, ANY, ANY, NO, SMALL, WHOLE, INVALIDATED)
     else:
-        drop(machine, vm, pcid, ANY, YES, SMALL, WHOLE)
+        drop(machine, vm, pcid, ANY, YES, SMALL, WHOLE, INVALIDATED)
 
 
 @kernel
@@ -244,7 +378,7 @@ def invlpg(machine: Machine, context: int, gva: int) -> None:
     Every TLB entry of the guest's page goes, however many pieces it is kept in.
     """
     vm, pcid = machine.vm[at(context)], machine.pcid[at(context)]
-    drop(machine, vm, pcid, ANY, NO, gva, OF_TAG)
+    drop(machine, vm, pcid, ANY, NO, gva, OF_TAG, INVALIDATED)
 
 
 @kernel
@@ -256,13 +390,13 @@ def invpcid(machine: Machine, kind: int, context: int, pcid: int, gva: int) -> N
     """
     vm = machine.vm[at(context)]
     if kind == ADDRESS_IN_PCID:
-        drop(machine, vm, pcid, ANY, YES, gva, OF_PAGE)
+        drop(machine, vm, pcid, ANY, YES, gva, OF_PAGE, INVALIDATED)
     elif kind == ONE_PCID:
-        drop(machine, vm, pcid, ANY, YES, SMALL, WHOLE)
+        drop(machine, vm, pcid, ANY, YES, SMALL, WHOLE, INVALIDATED)
     elif kind == ALL_WITH_GLOBALS:
-        drop(machine, vm, ANY, ANY, NO, SMALL, WHOLE)
+        drop(machine, vm, ANY, ANY, NO, SMALL, WHOLE, INVALIDATED)
     else:
-        drop(machine, vm, ANY, ANY, YES, SMALL, WHOLE)
+        drop(machine, vm, ANY, ANY, YES, SMALL, WHOLE, INVALIDATED)
 
 
 @kernel
@@ -273,13 +407,13 @@ def invvpid(machine: Machine, kind: int, vm: int, gva: int) -> None:
     excepted; 3: the VM, but global translations.
     """
     if kind == ADDRESS_IN_VM:
-        drop(machine, vm, ANY, ANY, NO, gva, OF_PAGE)
+        drop(machine, vm, ANY, ANY, NO, gva, OF_PAGE, INVALIDATED)
     elif kind == ONE_VM:
-        drop(machine, vm, ANY, ANY, NO, SMALL, WHOLE)
+        drop(machine, vm, ANY, ANY, NO, SMALL, WHOLE, INVALIDATED)
     elif kind == ALL_VMS:
-        drop(machine, GUESTS, ANY, ANY, NO, SMALL, WHOLE)
+        drop(machine, GUESTS, ANY, ANY, NO, SMALL, WHOLE, INVALIDATED)
     else:
-        drop(machine, vm, ANY, ANY, YES, SMALL, WHOLE)
+        drop(machine, vm, ANY, ANY, YES, SMALL, WHOLE, INVALIDATED)
 
 
 @kernel
@@ -289,10 +423,10 @@ def invept(machine: Machine, kind: int, tables: int) -> None:
     Linear entries, of contexts without nested tables, stay.
     """
     if kind == ONE_EPT:
-        drop(machine, ANY, ANY, tables, NO, SMALL, WHOLE)
+        drop(machine, ANY, ANY, tables, NO, SMALL, WHOLE, INVALIDATED)
         drop_nested(machine, tables)
         return
-    drop(machine, ANY, ANY, COMBINED, NO, SMALL, WHOLE)
+    drop(machine, ANY, ANY, COMBINED, NO, SMALL, WHOLE, INVALIDATED)
     drop_nested(machine, ANY)
 
 
@@ -315,11 +449,11 @@ def tlb_control(machine: Machine, code: int, vm: int) -> None:
     way to drop guest-physical entries: they go with their ASID, with 7 too, which is an assumption.
     """
     if code == FLUSH_ALL:
-        drop(machine, ANY, ANY, ANY, NO, SMALL, WHOLE)
+        drop(machine, ANY, ANY, ANY, NO, SMALL, WHOLE, INVALIDATED)
         drop_nested(machine, ANY)
     elif code != FLUSH_NOTHING:
         kept = YES if code == FLUSH_ASID_BUT_GLOBALS else NO
-        drop(machine, vm, ANY, ANY, kept, SMALL, WHOLE)
+        drop(machine, vm, ANY, ANY, kept, SMALL, WHOLE, INVALIDATED)
         drop_nested_of(machine, vm)
 
 
@@ -329,4 +463,4 @@ def invlpga(machine: Machine, vm: int, gva: int) -> None:
 
     That it reaches every PCID is an assumption: the manual names the page and the ASID only.
     """
-    drop(machine, vm, ANY, ANY, NO, gva, OF_TAG)
+    drop(machine, vm, ANY, ANY, NO, gva, OF_TAG, INVALIDATED)

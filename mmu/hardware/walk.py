@@ -18,6 +18,7 @@ from mmu.hardware.bits import (
     page_number,
     reach,
 )
+from mmu.hardware.datacache import read_cycles
 from mmu.hardware.entry import (
     ACCESSED,
     ADDRESS,
@@ -41,9 +42,12 @@ from mmu.hardware.machine import (
     FAULT_RIGHTS,
     FAULT_SIZE,
     FAULT_TABLE,
+    GUEST_READS,
     GUEST_REFERENCES,
     NESTED_LOOKUPS,
+    NESTED_READS,
     NESTED_REFERENCES,
+    NESTED_TLB_CYCLES,
     NO_CONTEXT,
     READ_ACCESS,
     STEP_ENTRY,
@@ -52,6 +56,7 @@ from mmu.hardware.machine import (
     STEP_USED,
     STEP_WORD,
     SUPERVISOR,
+    UPDATE_CYCLES,
     UPDATES,
     WRITE_ACCESS,
     Machine,
@@ -63,7 +68,14 @@ from mmu.hardware.outcome import (
     NO_MEMORY,
     PAGE_FAULT,
 )
-from mmu.hardware.rows import DENIED, NESTED, fill, find, set_start, touch
+from mmu.hardware.overlap import (
+    OF_GUEST_TABLE,
+    OF_NESTED_TABLE,
+    OF_NESTED_TLB,
+    OF_UPDATE,
+    spend,
+)
+from mmu.hardware.rows import NESTED, ROW_SIZE, fill, look_up
 from mmu.hardware.rules import DENY_WRITE, guest_denied, malformed, nested_denied
 from mmu.hardware.tlb import (
     FRAME_DIRTY,
@@ -75,7 +87,13 @@ from mmu.hardware.tlb import (
     row_for,
     tag_key,
 )
-from mmu.hardware.walkcache import TABLE_WRITABLE, cache_table, cached_table
+from mmu.hardware.walkcache import (
+    TABLE_WRITABLE,
+    cache_entry,
+    cache_table,
+    cached_entry,
+    cached_table,
+)
 from mmu.jit import at, constant, inlined, spliced
 
 GUEST_STEP, NESTED_STEP = constant(0), constant(1)
@@ -113,6 +131,7 @@ def mark_used(machine: Machine, account: int, slot: int, entry: int, used: int) 
         if machine.trail.shape[0] > 0:
             machine.trail[at(machine.steps[0] - 1), STEP_USED] = used
         machine.events[at(account), UPDATES] += 1
+        spend(machine, OF_UPDATE, machine.model[UPDATE_CYCLES])
 
 
 @inlined
@@ -142,16 +161,14 @@ def nested_hit(
     tag, frame, rows = machine.tag, machine.frame, machine.rows
     # Large pages first: hypervisors back with them where they can, and the order changes no count.
     for row in range(rows.begin[NESTED + 1] - 1, rows.begin[NESTED] - 1, -1):
-        page = page_number(gpa, rows.size[at(row)])
-        start = set_start(rows, row, page)
-        key = tag_key(tables, page, rows.size[at(row)])
-        way = find(tag, start, rows.ways[at(row)], key, ~DENIED)
-        if way >= 0:
-            touch(tag, frame, start, way)
-            if tag[at(start)] >> kind & 1:
+        page = page_number(gpa, rows.table[at(row), ROW_SIZE])
+        key = tag_key(tables, page, rows.table[at(row), ROW_SIZE])
+        slot = look_up(tag, frame, machine.order, rows, row, page, key)
+        if slot >= 0:
+            if tag[at(slot)] >> kind & 1:
                 return 0, True
             machine.hits[at(account), at(row)] += 1
-            return frame[at(start)], False
+            return frame[at(slot)], False
     return 0, False
 
 
@@ -162,12 +179,11 @@ def fill_nested(machine: Machine, tables: int, gpa: int, word: int, stale: bool)
     row = row_for(rows, NESTED, frame_size(word))
     if row < 0:
         return
-    size = rows.size[at(row)]
+    size = rows.table[at(row), ROW_SIZE]
     page = page_number(gpa, size)
-    start, ways = set_start(rows, row, page), rows.ways[at(row)]
     clean = 0 if word & FRAME_DIRTY else DENY_WRITE
     key = tag_key(tables, page, size) | nested_denied(word & RIGHTS) | clean
-    fill(machine.tag, machine.frame, start, ways, key, word, stale)
+    fill(machine.tag, machine.frame, machine.order, rows, row, page, key, word, stale)
 
 
 @inlined
@@ -180,7 +196,9 @@ def nested_fault(machine: Machine, gpa: int, kinds: int, rights: int, error: int
 
 
 @spliced
-def nested_walk(machine: Machine, account: int, tables: int, root: int, gpa: int, kind: int) -> int:
+def nested_walk(  # noqa: PLR0915  one procedure of the manuals
+    machine: Machine, account: int, tables: int, root: int, gpa: int, kind: int
+) -> int:
     """Translate a guest-physical address for an access of `kind`, one of the user's three.
 
     Returns the frame word of the nested page, or a negative outcome.
@@ -188,6 +206,7 @@ def nested_walk(machine: Machine, account: int, tables: int, root: int, gpa: int
     machine.events[at(account), NESTED_LOOKUPS] += 1
     word, stale = 0, False
     if has_caches(machine):
+        spend(machine, OF_NESTED_TLB, machine.model[NESTED_TLB_CYCLES])
         word, stale = nested_hit(machine, account, tables, gpa, kind)
     if word:
         return word
@@ -206,8 +225,19 @@ def nested_walk(machine: Machine, account: int, tables: int, root: int, gpa: int
             note(machine, NESTED_STEP, level, number, 0)
             nested_fault(machine, gpa, 1 << kind, 0, 0)
             return NESTED_VIOLATION
+        kept = 0
+        if has_caches(machine):
+            kept = cached_entry(machine, account, slot, level, tables, NESTED_STEP)
+        if kept:
+            rights &= rights_of(kept, rules.nested_code)
+            table = kept & ADDRESS
+            level -= 1
+            continue
         entry = read_entry(machine, slot)
         machine.events[at(account), NESTED_REFERENCES] += 1
+        if has_caches(machine):
+            cycles = read_cycles(machine, account, slot, NESTED_READS)
+            spend(machine, OF_NESTED_TABLE, cycles)
         note(machine, NESTED_STEP, level, number, entry)
         if not entry & rules.present:
             nested_fault(machine, gpa, 1 << kind, 0, 0)
@@ -226,6 +256,8 @@ def nested_walk(machine: Machine, account: int, tables: int, root: int, gpa: int
         mark_used(machine, account, slot, entry, used)
         if leaf:
             break
+        if has_caches(machine):
+            cache_entry(machine, slot, level, tables, NESTED_STEP, used)
         table = entry & ADDRESS
         level -= 1
     size = level - 1
@@ -239,23 +271,31 @@ def nested_walk(machine: Machine, account: int, tables: int, root: int, gpa: int
 
 @spliced
 def guest_entry(
-    machine: Machine, account: int, number: int, level: int, kind: int, rights: int
-) -> tuple[int, int, int, bool]:
+    machine: Machine, account: int, context: int, number: int, level: int, kind: int, rights: int
+) -> tuple[int, int, int, bool, bool]:
     """Read the guest entry that is word `number`, and judge it below entries that grant `rights`.
 
-    Returns 0 or a negative outcome, its index in memory, the entry, and whether it maps a page.
+    Returns 0 or a negative outcome, its index in memory, the entry, whether it maps a page, and whether
+    it was in the page-walk cache and not read.
     """
     rules = machine.rules
     slot = locate(machine.memory, machine.extents, number)
     if slot < 0:
         if slot != ZERO:
-            return NO_MEMORY, slot, 0, False
+            return NO_MEMORY, slot, 0, False, False
         machine.events[at(account), GUEST_REFERENCES] += 1
         note(machine, GUEST_STEP, level, number, 0)
         machine.fault[FAULT_ERROR] = 0
-        return PAGE_FAULT, slot, 0, False
+        return PAGE_FAULT, slot, 0, False, False
+    if has_caches(machine):
+        kept = cached_entry(machine, account, slot, level, context, GUEST_STEP)
+        if kept:
+            return 0, slot, kept, False, True
     entry = read_entry(machine, slot)
     machine.events[at(account), GUEST_REFERENCES] += 1
+    if has_caches(machine):
+        cycles = read_cycles(machine, account, slot, GUEST_READS)
+        spend(machine, OF_GUEST_TABLE, cycles)
     note(machine, GUEST_STEP, level, number, entry)
     leaf = level == 1 or (entry & LARGE_LEAF != 0 and level <= rules.largest)
     error = -1
@@ -267,8 +307,8 @@ def guest_entry(
         error = ERROR_PRESENT
     if error >= 0:
         machine.fault[FAULT_ERROR] = error
-        return PAGE_FAULT, slot, entry, leaf
-    return 0, slot, entry, leaf
+        return PAGE_FAULT, slot, entry, leaf, False
+    return 0, slot, entry, leaf, False
 
 
 @inlined
@@ -287,8 +327,10 @@ def effective(
     return base | size << FRAME_SIZE_SHIFT | rights & word & RIGHTS, denied
 
 
-@inlined
-def walk(machine: Machine, account: int, context: int, gva: int, kind: int) -> tuple[int, int]:
+@spliced
+def walk(  # noqa: PLR0915  one procedure of the manuals
+    machine: Machine, account: int, context: int, gva: int, kind: int
+) -> tuple[int, int]:
     """Translate an address by its tables, from the lowest table that a walk cache knows.
 
     Returns the frame word of the effective page and the kinds of access it denies; or a negative
@@ -330,7 +372,9 @@ def walk(machine: Machine, account: int, context: int, gva: int, kind: int) -> t
                     machine, context, gva, level, table & ADDRESS | rights | writable, again
                 )  # fmt: skip
         number = entry_word(table, gva, level)
-        status, slot, entry, leaf = guest_entry(machine, account, number, level, kind, rights)
+        status, slot, entry, leaf, kept = guest_entry(
+            machine, account, context, number, level, kind, rights
+        )
         if status < 0:
             return status, 0
         rights &= rights_of(entry, X86_CODE)
@@ -354,6 +398,8 @@ def walk(machine: Machine, account: int, context: int, gva: int, kind: int) -> t
             entry = used
             machine.fault[FAULT_GPA], machine.fault[FAULT_LEVEL] = gpa, level
         else:
+            if has_caches(machine) and not kept:
+                cache_entry(machine, slot, level, context, GUEST_STEP, used)
             level -= 1
             gpa = entry_word(entry & ADDRESS, gva, level) << WORD_SHIFT
     machine.fault[FAULT_SIZE] = frame_size(word)

@@ -6,34 +6,56 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mmu.config import RunConfig, VmConfig
+from mmu.config import DataCaches, RunConfig, VmConfig
 from mmu.errors import InputError, MmuError, OutOfMemory
 from mmu.hardware.bits import LARGE_BYTES, LARGE_FRAMES, PAGE_BYTES
 from mmu.hardware.check import STALE_FIELDS
 from mmu.hardware.entry import PRESENT, WRITABLE, X86
-from mmu.hardware.geometry import build_machine, lazy_words, processor_rows
+from mmu.hardware.geometry import (
+    Counted,
+    build_machine,
+    lazy_words,
+    processor_model,
+    processor_rows,
+)
 from mmu.hardware.machine import (
+    CR3_LOADS,
     DIRTY_WALKS,
+    ENTRY_HITS,
     EVENTS,
     EXITS,
+    FAULT_GPA,
     FAULT_WALKS,
     FETCH,
     GUEST_FAULTS,
+    GUEST_READS,
     GUEST_REFERENCES,
+    INSTRUCTION_CYCLES,
     INSTRUCTIONS,
+    INVALIDATIONS,
     L2_LOOKUPS,
+    MIGRATIONS,
     NESTED_FAULTS,
     NESTED_LOOKUPS,
+    NESTED_READS,
     NESTED_REFERENCES,
+    NESTED_TLB_CYCLES,
     NO_CONTEXT,
     READ_ACCESS,
+    READ_CYCLES,
+    SERVED,
+    SHARED,
+    SHOOTDOWN_TARGETS,
+    SHOOTDOWNS,
     SUPERVISOR,
     SWITCHES,
     UPDATES,
     WALKS,
+    WINDOW,
     WRITE_ACCESS,
     Machine,
 )
+from mmu.hardware.overlap import BEGIN_WALKS, PIECES
 from mmu.hardware.rows import CONTEXTS
 from mmu.hardware.rules import with_ept, x86_rules
 from mmu.software.frames import Frames, break_regions, pools
@@ -43,14 +65,27 @@ from mmu.software.placement import PageMapLike, Placement
 from mmu.software.turns import (
     AT_ACCESSES,
     AT_CYCLES,
+    CHOSEN,
     CURRENT,
+    LAST,
+    LP,
     MODES,
     NEXT_EXIT,
+    NEXT_SHOOTDOWN,
+    NOBODY,
     NOW_FIELDS,
+    RAN_ON,
+    RUNS_ON,
+    SEEN,
     SLICE_FIELDS,
-    UNDECIDED,
+    SPACE,
+    TAKEN_BY,
+    TAKEN_FIELDS,
     UNITS,
+    VCPU_FIELDS,
+    VM,
     WARM,
+    WHOLE_FIELDS,
     Schedule,
 )
 from mmu.software.world import (
@@ -63,6 +98,7 @@ from mmu.software.world import (
     RESERVE_POOL,
     ROOT,
     RUNAWAY,
+    RUNAWAY_SHOOTDOWNS,
     SHORT_OWNER,
     SHORT_POOL,
     SHORT_SIZE,
@@ -84,6 +120,11 @@ class Cost(NamedTuple):
     event: int
     cause: str
     cycles: int
+
+
+def overlaps(config: RunConfig) -> bool:
+    """Tell whether walks overlap with what follows."""
+    return config.window > 0
 
 
 class Stream(NamedTuple):
@@ -117,6 +158,13 @@ class Host:
             owners,
             lazy_words(config.memory),
             with_ept(x86_rules(), dirty=config.nested_dirty),
+            lps=config.lps,
+            model=self._model(),
+            caches=self.data_caches,
+            counted=Counted(walks=True, conflicts=config.conflicts),
+            sizes=self._page_sizes(),
+            split_l2=config.processor.l2_fetch is not None,
+            overlap=overlaps(config),
         )
         self.world = self._world()
         self.contexts: dict[tuple[int, int], int] = {}
@@ -124,6 +172,19 @@ class Host:
         self._map_found()
         self.costs = self._costs()
         self.schedule = self._schedule()
+
+    @property
+    def data_caches(self) -> DataCaches | None:
+        """What table reads go through; None if each takes one latency."""
+        return None if self.config.table_reads == "fixed" else self.config.processor.data_caches
+
+    def _model(self) -> NDArray[np.int64]:
+        config = self.config
+        model = processor_model(config.processor, self.data_caches)
+        model[INSTRUCTION_CYCLES] = config.costs.cycles_per_instruction
+        model[WINDOW] = config.window
+        model[SHARED] = config.table_reads == "shared"
+        return model
 
     def _page_sizes(self) -> tuple[str, ...]:
         """Page sizes that a translation of this run can have."""
@@ -251,67 +312,115 @@ class Host:
     def _costs(self) -> list[Cost]:
         config = self.config
         latency, costs = config.processor.latencies, config.costs
-        nested_tlb = latency.nested_tlb if config.processor.nested_tlb else 0
+        model = self.machine.model[0]
+        second = bool(config.processor.l2 or config.processor.l2_fetch)
         return [
             Cost(INSTRUCTIONS, "base", costs.cycles_per_instruction),
-            Cost(L2_LOOKUPS, "l2", latency.l2 if config.processor.l2 else 0),
+            Cost(L2_LOOKUPS, "l2", latency.l2 if second else 0),
             Cost(WALKS, "walk_cache", latency.walk_cache),
             Cost(DIRTY_WALKS, "walk_cache", latency.walk_cache),
             Cost(FAULT_WALKS, "walk_cache", latency.walk_cache),
-            Cost(NESTED_LOOKUPS, "nested_tlb", nested_tlb),
-            Cost(GUEST_REFERENCES, "guest_table", latency.reference),
-            Cost(NESTED_REFERENCES, "nested_table", latency.reference),
+            Cost(ENTRY_HITS, "walk_cache", latency.walk_cache),
+            Cost(NESTED_LOOKUPS, "nested_tlb", int(model[NESTED_TLB_CYCLES])),
+            *self._read_costs(),
             Cost(UPDATES, "update", latency.update),
             Cost(GUEST_FAULTS, "guest_fault", costs.guest_fault),
             Cost(NESTED_FAULTS, "nested_fault", costs.nested_fault),
             Cost(EXITS, "exit", costs.exit),
             Cost(SWITCHES, "switch", costs.switch),
+            Cost(CR3_LOADS, "cr3_load", costs.cr3_load),
+            Cost(MIGRATIONS, "migration", costs.migration),
+            Cost(SHOOTDOWNS, "shootdown", costs.shootdown),
+            Cost(SHOOTDOWN_TARGETS, "shootdown", costs.shootdown_target),
+            Cost(INVALIDATIONS, "invalidation", costs.invalidation),
+        ]
+
+    def _read_costs(self) -> list[Cost]:
+        """Return what table reads cost, by where they are served from."""
+        reads = {"guest_table": GUEST_READS, "nested_table": NESTED_READS}
+        cycles = self.machine.model[0, READ_CYCLES : READ_CYCLES + SERVED].tolist()
+        if self.data_caches is None:
+            events = {"guest_table": GUEST_REFERENCES, "nested_table": NESTED_REFERENCES}
+            return [Cost(event, cause, cycles[0]) for cause, event in events.items()]
+        return [
+            Cost(event + served, cause, cycles[served])
+            for cause, event in reads.items()
+            for served in range(SERVED)
         ]
 
     def _schedule(self) -> Schedule:
         config = self.config
-        vms = len(self.vms)
+        vms, lps = len(self.vms), config.lps
         cost = np.zeros((2, len(EVENTS)), np.int64)
         for event, _, cycles in self.costs:
             cost[:, event] = cycles
+        if (
+            self.machine.flight.shape[1] > BEGIN_WALKS
+        ):  # what walks take is told by how long they were waited for
+            for event, cause, _ in self.costs:
+                cost[0, event] *= cause not in PIECES
         cost[1, INSTRUCTIONS] = 0  # an exit's cost covers the handler's instructions
-        interval = 0
-        if config.exits_per_second and not self.native:
-            interval = max(config.processor.frequency_hz // config.exits_per_second, 1)
-        now = np.zeros((1, NOW_FIELDS), np.int64)
-        now[0, NEXT_EXIT] = interval
-        now[0, WARM] = not config.warm_up
-        now[0, CURRENT] = UNDECIDED
+        now = np.zeros((lps, NOW_FIELDS), np.int64)
+        now[:, NEXT_EXIT] = exits = self._interval(config.exits_per_second)
+        now[:, NEXT_SHOOTDOWN] = shootdowns = self._interval(config.shootdowns_per_second)
+        now[:, CURRENT], now[:, LAST], now[:, SEEN] = NOBODY, -1, -1
+        whole = np.zeros(WHOLE_FIELDS, np.int64)
+        whole[WARM] = not config.warm_up
         owners = [vm for vm, _ in self.streams]
+        taken = np.zeros((len(self.streams), TAKEN_FIELDS), np.int64)
+        taken[:, TAKEN_BY] = -1
+        start = self._starts()
         return Schedule(
+            whole=whole,
             now=now,
-            charged=np.zeros((1, vms), np.int64),
-            idle=np.zeros((1, vms), np.int64),
+            charged=np.zeros((lps, vms), np.int64),
+            idle=np.zeros((lps, vms), np.int64),
+            holds=np.zeros((lps, vms), np.int64),
+            requested=np.zeros((lps, vms), np.int64),
             cost=cost,
             mode=MODES.index(config.mode),
             unit=UNITS.index(config.quantum.unit),
             length=np.array(
                 [config.quantum.value * (vm.weight if vm else 1) for vm in self.vms], np.int64
             ),
+            vcpu=self._vcpus(),
             stream=np.searchsorted(owners, np.arange(vms + 1)),
-            start=self._starts(),
+            taken=taken,
+            start=start,
+            last_start=int(start[:, AT_ACCESSES].max()),
             turn=np.array([self._turn(*stream) for stream in self.streams], np.int64),
             turn_unit=np.array([self._turn_unit(vm) for vm in range(vms)], np.int64),
-            current=np.full(vms, -1, np.int64),
-            used=np.zeros(vms, np.int64),
-            exit_interval=interval,
+            pinned=int(config.pinned),
+            migration_flush=int(config.migration_flush),
+            exit_interval=exits,
+            shootdown_interval=shootdowns,
             flush_nested=int(config.processor.flush_nested),
             warm_up=config.warm_up,
             footprint=np.ascontiguousarray(self.footprint),
             footprint_kind=self.footprint_kind,
             hypervisor=HYPERVISOR_CONTEXT,
+            nowhere=np.zeros(0, np.int64),
+            pcid=np.array([vm is None or vm.pcid for vm in self.vms], np.int64),
+            stale=np.zeros(STALE_FIELDS, np.int64),
             again=np.zeros(1, np.int64),
             again_kind=np.zeros(1, np.uint8),
             slices=np.zeros((0, SLICE_FIELDS), np.int64),
-            space=np.full((1, vms), NO_CONTEXT, np.int64),
-            pcid=np.array([vm is None or vm.pcid for vm in self.vms], np.int64),
-            stale=np.zeros(STALE_FIELDS, np.int64),
         )
+
+    def _interval(self, per_second: int) -> int:
+        """Return the cycles from one event of the hypervisor's timers to the next; 0: there are none."""
+        if not per_second or self.native:
+            return 0
+        return max(self.config.processor.frequency_hz // per_second, 1)
+
+    def _vcpus(self) -> NDArray[np.int64]:
+        """Return the virtual processors of all machines, in their order, before any has run."""
+        owners = [vm for vm, its in enumerate(self.vms) if its for _ in range(its.vcpus)]
+        vcpus = np.zeros((len(owners), VCPU_FIELDS), np.int64)
+        vcpus[:, VM] = owners
+        vcpus[:, [RUNS_ON, RAN_ON, CHOSEN]] = -1
+        vcpus[:, SPACE] = NO_CONTEXT
+        return vcpus
 
     def _turn_unit(self, vm: int) -> int:
         turn = getattr(self.vms[vm], "turn", None)
@@ -364,7 +473,7 @@ class Host:
         if status == OUT_OF_MEMORY:
             raise self._out_of_memory(world)
         if status == OFF_LIMITS:
-            gpa = int(self.machine.fault[0, 1])
+            gpa = int(self.machine.fault[self.schedule.whole[LP], FAULT_GPA])
             raise MmuError(
                 f"root: touched machine address {gpa:#x}, which the hypervisor reserves "
                 f"(0x0 to {self.config.reserve - 1:#x}) or the host has not"
@@ -375,6 +484,12 @@ class Host:
                 f"{self.schedule.exit_interval} cycles, and the misses of the hypervisor's own pages "
                 "make each take longer than that; accepted: fewer, or --exit-code-pages and "
                 "--exit-data-pages below what they are"
+            )
+        if status == RUNAWAY_SHOOTDOWNS:
+            raise InputError(
+                f"--shootdowns-per-second: found {self.config.shootdowns_per_second}: one falls due "
+                f"every {self.schedule.shootdown_interval} cycles, and what it costs takes longer than "
+                "that; accepted: fewer, or costs.shootdown below what it is (--set)"
             )
         raise AssertionError(f"a fault that no pager can mend: status {status}")
 

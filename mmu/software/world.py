@@ -32,6 +32,7 @@ OFF_LIMITS = -101  # the root partition touched what the hypervisor reserves
 BROKEN = -102  # a fault that no pager can mend
 STALE = -104  # checked mode met a translation that the tables do not give
 RUNAWAY = -103  # timer exits fall due faster than the processor can take them
+RUNAWAY_SHOOTDOWNS = -105  # the same of shootdowns
 
 
 class World(NamedTuple):

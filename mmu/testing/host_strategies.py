@@ -13,22 +13,35 @@ MOST_SETS, MOST_WAYS = 4, 4
 
 @st.composite
 def _cache(draw: st.DrawFn) -> dict[str, Any]:
-    """Draw a cache's entries, ways and index."""
-    ways, sets = draw(st.integers(1, MOST_WAYS)), draw(st.sampled_from([1, 2, 4, 3]))
+    """Draw a cache's entries, ways, index and replacement."""
+    replacement = draw(st.sampled_from(["lru", "lru", "tree-plru", "rotating-plru"]))
+    fit = {"lru": list(range(1, MOST_WAYS + 1)), "tree-plru": [2, 4], "rotating-plru": [6]}
+    ways, sets = draw(st.sampled_from(fit[replacement])), draw(st.sampled_from([1, 2, 4, 3]))
     index = draw(st.sampled_from(["linear", "linear", "xor-1", "xor-7"]))
     linear = sets & (sets - 1) or sets == 1
-    return {"entries": ways * sets, "ways": ways, "index": "linear" if linear else index}
+    shape = {"entries": ways * sets, "ways": ways, "index": "linear" if linear else index}
+    return shape | {"replacement": replacement}
+
+
+@st.composite
+def _entry_cache(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw a page-walk cache."""
+    levels = draw(st.sampled_from([[2, 3, 4], [3, 4], [2]]))
+    return draw(_caches) | {"levels": levels, "nested": draw(st.booleans())}
 
 
 _caches = _cache()
 _maybe = st.none() | _caches
+_entries = st.none() | _entry_cache()
 _split = st.sampled_from([(("4k",),), (("4k", "2m"),), (("4k",), ("2m",)), (("4k", "2m", "1g"),)])
-_level2 = st.sampled_from([(), (("4k",),), (("4k", "2m"),), (("4k",), ("2m", "1g"))])
+_level2 = st.sampled_from(
+    [(), (("4k",),), (("4k", "2m"),), (("4k",), ("2m", "1g")), (("4k", "2m"), ("4k", "1g"))]
+)
 
 
 @st.composite
 def processors(draw: st.DrawFn) -> Processor:
-    """Draw a processor of one to a dozen entries in each TLB; walk caches, L2 and nested TLB, or none.
+    """Draw a processor of one to two dozen entries in each TLB; walk caches, L2 and nested TLB, or none.
 
     It shrinks to one entry for each side, and nothing else.
     """
@@ -40,7 +53,10 @@ def processors(draw: st.DrawFn) -> Processor:
     fields: dict[str, Any] = {
         "l1_data": arrays(_split),
         "l1_fetch": arrays(_split),
+        "l1_store": arrays(st.sampled_from([(), (), (("4k", "2m"),)])),
         "l2": arrays(_level2),
+        "l2_fetch": arrays(_level2) if draw(st.booleans()) else None,
+        "page_walk_cache": draw(_entries),
         "walk_caches": {level: draw(_maybe) for level in ("pde", "pdpte", "pml4e")},
         "nested_tlb": nested and nested | {"sizes": ["4k", "2m"]},
         "flush_nested": draw(st.booleans()),

@@ -25,7 +25,14 @@ from mmu.hardware.check import (
     make_checked,
 )
 from mmu.hardware.entry import ADDRESS
-from mmu.hardware.geometry import SIZE_NAMES, build_machine, plain_view, processor_rows
+from mmu.hardware.geometry import (
+    SIZE_NAMES,
+    build_machine,
+    plain_view,
+    processor_model,
+    processor_rows,
+    view_of,
+)
 from mmu.hardware.machine import (
     ERROR_PRESENT,
     ERROR_RESERVED,
@@ -52,8 +59,8 @@ from mmu.translation import ACCESSES, Translation, access_code, signed, translat
 MOST_VMS = 256
 MOST_PCID, MOST_VM_ID = (1 << 12) - 1, (1 << 16) - 1
 PCID_MASK, KEEP = MOST_PCID, 1 << 63
+NOWHERE = np.zeros(0, np.int64)  # positions of accesses that do not overlap
 named = cache(load_processor)  # which parses a file
-OWNED = ("tag", "frame", "events", "hits", "references", "evictions", "fault")
 
 
 @dataclass(frozen=True)
@@ -162,9 +169,11 @@ class CheckedProcessor:
         rules = self.control.rules(None)
         groups = processor_rows(self.processor, SIZE_NAMES)
         machine = build_machine(
-            groups, MOST_VMS + 1, memory.words, rules, extents=memory.extents, pge=True
-        )
-        self._machine = machine._replace(**{name: getattr(machine, name)[0] for name in OWNED})
+            groups, MOST_VMS + 1, memory.words, rules, extents=memory.extents, pge=True,
+            model=processor_model(self.processor, None),
+            split_l2=self.processor.l2_fetch is not None,
+        )  # fmt: skip
+        self._machine = view_of(machine)
         self._plain = plain_view(self._machine)
         self._address, self._kind = np.zeros(1, np.int64), np.zeros(1, np.uint8)
         self._stale = np.zeros(STALE_FIELDS, np.int64)
@@ -223,7 +232,7 @@ class CheckedProcessor:
         self._address[0], self._kind[0] = place, kind + (0 if user else SUPERVISOR)
         before, hits = machine.events[0].copy(), machine.hits[0].sum()
         done = make_checked(
-            machine, self._plain, self._stale, 0, context, self._address, self._kind, 0, 1
+            machine, self._plain, self._stale, 0, context, self._address, self._kind, NOWHERE, 0, 1
         )
         counted = machine.events[0] - before
         references = int(counted[GUEST_REFERENCES] + counted[NESTED_REFERENCES])

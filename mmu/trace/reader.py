@@ -130,6 +130,12 @@ def open_trace(path: str | os.PathLike[str]) -> Trace:
         return Trace(where, header, native=source.header is not None)
 
 
+def is_compact(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a trace is compact, from its metadata alone; raises as `open_trace` does."""
+    with stored(os.fspath(path)) as source:
+        return source.header is not None and source.header.layout == "compact"
+
+
 def counted(source: Stored) -> Header:
     """Count the accesses of a file that does not say how many it holds."""
     tally = np.zeros(256, np.int64)
