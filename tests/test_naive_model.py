@@ -1,6 +1,7 @@
 """The naive model against numbers worked out by hand from the manuals' rules."""
 
 import random
+from dataclasses import replace
 
 import naive
 import pytest
@@ -344,7 +345,7 @@ def test_the_eviction_matrix_says_who_dropped_whose_entry():
     result = run.run()
     assert result["evictions"] == [[0, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
     run.exit(1)
-    assert result["evictions"][3] == [0, 0, 1, 1]
+    assert run.result()["evictions"][3] == [0, 0, 1, 1]
 
 
 # ---- frames and tables --------------------------------------------------------------------------
@@ -553,14 +554,15 @@ SMALL = Geometry(
 )
 
 
-def random_run(mode, **settings):
+def random_run(mode, hardware=(), **settings):
     vms = [
         VmSettings(random_trace(1), 64 << 20, "4k", "4k"),
         VmSettings(random_trace(2), 64 << 20, "auto", "auto", broken=[(1, 7), (3, 0)]),
         VmSettings(random_trace(3), 512 << 20, "2m", "auto"),
     ]
     settings = {"quantum": (50, "accesses")} | settings
-    return Replay(Settings(SMALL, vms, mode=mode, host_broken=[(0, 3)], **settings))
+    geometry = replace(SMALL, **dict(hardware))
+    return Replay(Settings(geometry, vms, mode=mode, host_broken=[(0, 3)], **settings))
 
 
 def test_purge_and_flush_are_equal_without_exits_and_tags_save_walks():

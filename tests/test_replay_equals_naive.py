@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 from memory_trace import MemoryTrace
 
 from mmu.config import RunConfig
+from mmu.hardware.causes import CAUSES
+from mmu.hardware.latency import lowest_of
+from mmu.hardware.machine import EVENTS
 from mmu.hardware.outcome import Outcome
 from mmu.hardware.rows import EMPTY, NESTED
 from mmu.run import Replay
 from mmu.software.frames import FREE, TAKEN
-from mmu.software.turns import REASONS, SLICE_FIELDS, SLICES
+from mmu.software.turns import REASONS, SLICE_FIELDS, SLICES, clocks
 from mmu.software.world import FIRST_GUEST_POOL, HOST_POOL
 from mmu.trace.pagemap.pages import page_map_of
 from mmu.translation import translate
@@ -27,7 +30,9 @@ EVENT = {  # naive's names
     "guest_references": "GUEST_REFERENCE", "nested_references": "NESTED_REFERENCE",
     "nested_lookups": "NESTED_LOOKUP", "updates": "UPDATE", "guest_faults": "GUEST_FAULT",
     "nested_faults": "NESTED_FAULT", "exits": "EXIT", "switches": "SWITCH",
-    "cr3_loads": "CR3_LOAD", "accesses": "ACCESS",
+    "cr3_loads": "CR3_LOAD", "accesses": "ACCESS", "entry_hits": "ENTRY_HIT",
+    "migrations": "MIGRATION", "shootdowns": "SHOOTDOWN",
+    "shootdown_targets": "SHOOTDOWN_TARGET", "invalidations": "INVALIDATION",
 }  # fmt: skip
 SIZE = {"4k": 0, "2m": 1, "1g": 2}
 SIZES = st.sampled_from([("4k",), ("4k", "2m")])
@@ -36,10 +41,16 @@ SIZES = st.sampled_from([("4k",), ("4k", "2m")])
 @st.composite
 def arrays(draw, sizes):
     """A TLB array of any geometry, as both sides' configuration: few entries, so that sets fill."""
-    ways = draw(st.integers(1, 5))
-    sets = draw(st.integers(1, 6))
+    rule = draw(st.sampled_from(["lru", "lru", "tree-plru", "rotating-plru"]))
+    ways = {
+        "lru": st.integers(1, 5),
+        "tree-plru": st.sampled_from([2, 4, 8, 16]),
+        "rotating-plru": st.sampled_from([6, 12]),
+    }
+    ways = draw(ways[rule])
+    sets = draw(st.integers(1, 6 if ways < 6 else 2))
     fold = draw(st.integers(1, 5)) if sets & (sets - 1) == 0 and draw(st.booleans()) else None
-    table = {"entries": ways * sets, "ways": ways, "sizes": list(sizes)}
+    table = {"entries": ways * sets, "ways": ways, "sizes": list(sizes), "replacement": rule}
     if fold:
         table["index"] = f"xor-{fold}"
     return table
@@ -51,6 +62,32 @@ def l1s(draw):
     return [draw(arrays(shape)) for shape in shapes]
 
 
+L2_SHAPES = [
+    [], [("4k",)], [("4k", "2m")], [("4k",), ("2m",)], [("4k",), ("4k",)],
+    [("4k", "2m"), ("4k", "1g")], [("4k", "2m"), ("4k", "2m")], [("2m",), ("4k", "2m")], [("2m",)],
+]  # fmt: skip
+
+
+@st.composite
+def l2s(draw):
+    return [draw(arrays(shape)) for shape in draw(st.sampled_from(L2_SHAPES))]
+
+
+@st.composite
+def data_caches(draw):
+    """Caches of a few lines: tables' lines compete."""
+
+    def lines(least):
+        if not least and draw(st.booleans()):
+            return None
+        ways = draw(st.integers(1, 4))
+        sets = draw(st.integers(1, 8))
+        return {"bytes": 64 * ways * sets, "ways": ways, "latency": draw(st.integers(0, 40))}
+
+    levels = {name: lines(name == "l1d") for name in ("l1d", "l1i", "l2", "l3")}
+    return {**levels, "memory": draw(st.integers(0, 250))}
+
+
 @st.composite
 def processors(draw):
     def cache():
@@ -58,15 +95,26 @@ def processors(draw):
             return None
         return {k: v for k, v in draw(arrays(("4k",))).items() if k != "sizes"}
 
-    l2 = draw(st.sampled_from([[], [("4k",)], [("4k", "2m")], [("4k",), ("2m",)]]))
+    def page_walk_cache():
+        if draw(st.integers(0, 2)):
+            return None
+        levels = draw(st.sets(st.sampled_from([2, 3, 4]), min_size=1))
+        shape = {k: v for k, v in draw(arrays(("4k",))).items() if k != "sizes"}
+        return {**shape, "levels": sorted(levels), "nested": draw(st.booleans())}
+
     return {
         "name": "random",
         "frequency_hz": 1_000_000,
         "l1_data": draw(l1s()),
+        "l1_store": draw(st.one_of(st.just([]), l1s())),
         "l1_fetch": draw(l1s()),
-        "l2": [draw(arrays(shape)) for shape in l2],
+        "l2": draw(l2s()),
+        "l2_fetch": draw(st.one_of(st.none(), l2s())),
         "walk_caches": {"pde": cache(), "pdpte": cache(), "pml4e": cache()},
+        "page_walk_cache": page_walk_cache(),
         "nested_tlb": draw(arrays(("4k", "2m"))) if draw(st.integers(0, 4)) else None,
+        "data_caches": draw(st.one_of(st.none(), data_caches())),
+        "walkers": draw(st.integers(1, 4)),
         "latencies": {
             name: draw(st.integers(0, 30))
             for name in ("l2", "walk_cache", "nested_tlb", "reference", "update")
@@ -199,8 +247,11 @@ def come_all(config, accesses):
 
 
 @st.composite
-def runs(draw, with_schedule=None):
-    """A whole run: the configuration, and the accesses of each process."""
+def runs(draw, with_schedule=None, may_be_compact=False):
+    """A whole run: the configuration, and the accesses of each process.
+
+    may_be_compact: nothing is asked for that a compact trace cannot tell.
+    """
     with_schedule = draw(st.booleans()) if with_schedule is None else with_schedule
     vms = draw(st.integers(1, 2 if with_schedule else 3))
     with_root = draw(st.integers(0, 3)) == 0
@@ -235,13 +286,25 @@ def runs(draw, with_schedule=None):
         "exits_per_second": draw(st.sampled_from([0, 0, 20, 100])),
         "exit_code_pages": draw(st.integers(0, 3)),
         "exit_data_pages": draw(st.integers(0, 3)),
-        "costs": {"exit": draw(st.sampled_from([0, 1400])), "switch": 77, "guest_fault": 123},
+        "costs": {
+            "exit": draw(st.sampled_from([0, 1400])),
+            "switch": 77,
+            "guest_fault": 123,
+        },
         "warm_up": draw(st.sampled_from([0, 0, 1, 4097])),
         "repeat": draw(st.sampled_from([1, 1, 2])),
         "host_fragmentation": fragmentation,
         "nested_dirty": draw(st.booleans()),
         "backing": draw(st.sampled_from(["start", "first-touch"])),
+        "window": draw(st.sampled_from([0, 0, 1, 7, 224])),
+        "conflicts": draw(st.booleans()),
     }
+    if config["processor"]["data_caches"]:
+        config["table_reads"] = draw(
+            st.sampled_from(["fixed", "walker"] + ["shared"] * (not may_be_compact))
+        )
+    if may_be_compact and config["mode"] == "flush":
+        config["window"] = 0
     streams = streams_of(RunConfig(**config))
     accesses = [draw(traces()) for _ in streams]
     begin = 0
@@ -267,19 +330,42 @@ def runs(draw, with_schedule=None):
     return RunConfig(**config), accesses
 
 
-def geometry(processor):
-    def array(a):
+def geometry(config, replay):
+    # an array of sizes that no page of the run can have counts as absent
+    rows = [name for name in replay.host.row_names if name.startswith(("l1", "l2"))]
+    possible = {name.rsplit(".", 1)[-1] for name in rows}
+
+    def array(a, possible=("4k", "2m")):
         if a is None:
             return None
-        sizes = tuple(SIZE[s] for s in getattr(a, "sizes", ("4k",)))
-        return naive.Array(a.entries, a.ways, sizes, None if a.fold == 63 else a.fold)
+        sizes = tuple(SIZE[s] for s in getattr(a, "sizes", ("4k",)) if s in possible)
+        fold = 0 if a.fold == 63 else a.fold
+        return naive.Array(a.entries, a.ways, sizes, fold, a.replacement)
 
-    walk = processor.walk_caches
+    def lines(cache):
+        return cache and naive.Lines(cache.bytes, cache.ways, cache.latency)
+
+    processor = config.processor
+    walk, page_walk, data = processor.walk_caches, processor.page_walk_cache, processor.data_caches
+    sides = [processor.l1_data, processor.l1_fetch]
+    sides += [processor.l1_store] if processor.l1_store else []
+    l2_fetch = processor.l2_fetch
     return naive.Geometry(
-        l1=[[array(a) for a in side] for side in (processor.l1_data, processor.l1_fetch)],
-        l2=[array(a) for a in processor.l2],
+        l1=[[array(a, possible) for a in side] for side in sides],
+        l2=[array(a, possible) for a in processor.l2],
+        l2_fetch=None if l2_fetch is None else [array(a, possible) for a in l2_fetch],
         nested=array(processor.nested_tlb),
         walk=[array(walk.pde), array(walk.pdpte), array(walk.pml4e)],
+        page_walk=page_walk
+        and naive.PageWalkCache(array(page_walk), page_walk.levels, page_walk.nested),
+        data=data
+        and naive.Data(
+            lines(data.l1d), lines(data.l1i), lines(data.l2), lines(data.l3), data.memory
+        ),
+        table_reads=config.table_reads,
+        walkers=processor.walkers,
+        window=config.window,
+        conflicts=config.conflicts,
     )
 
 
@@ -303,6 +389,11 @@ def pages_of(config, accesses):
         found[number] = getattr(accesses[begin], "page_map", ())
         begin += len(machine.streams)
     return found
+
+
+def every(per_second, config):
+    """Return the cycles from one timer event to the next; 0: there are none."""
+    return max(config.processor.frequency_hz // per_second, 1) if per_second else 0
 
 
 def naive_run(config, accesses, replay) -> dict[str, Any]:
@@ -333,19 +424,17 @@ def naive_run(config, accesses, replay) -> dict[str, Any]:
                 processes=processes,
                 turn=(vm.turn.value, vm.turn.unit) if vm.turn else (1, "accesses"),
                 pcid=vm.pcid,
+                vcpus=vm.vcpus,
             )
         )
-    interval = 0
-    if config.exits_per_second:
-        interval = max(config.processor.frequency_hz // config.exits_per_second, 1)
     return naive.Replay(
         naive.Settings(
-            geometry=geometry(config.processor),
+            geometry=geometry(config, replay),
             vms=vm_settings[bool(config.root) :],
             root=vm_settings[0] if config.root else None,
             mode=config.mode,
             quantum=(config.quantum.value, config.quantum.unit),
-            exit_interval=interval,
+            exit_interval=every(config.exits_per_second, config),
             exit_code_pages=config.exit_code_pages,
             exit_data_pages=config.exit_data_pages,
             costs={
@@ -360,7 +449,16 @@ def naive_run(config, accesses, replay) -> dict[str, Any]:
                 "nested_fault": costs.nested_fault,
                 "exit": costs.exit,
                 "switch": costs.switch,
+                "cr3_load": costs.cr3_load,
+                "migration": costs.migration,
+                "shootdown": costs.shootdown,
+                "shootdown_target": costs.shootdown_target,
+                "invalidation": costs.invalidation,
             },
+            lps=config.lps,
+            pinned=config.pinned,
+            migration_flush=config.migration_flush,
+            shootdown_interval=every(config.shootdowns_per_second, config),
             warm_up=config.warm_up,
             repeat=config.repeat,
             backing=config.backing,
@@ -373,14 +471,18 @@ def naive_run(config, accesses, replay) -> dict[str, Any]:
     ).run()
 
 
-def hits_by_row(counter):
-    """Naive names arrays by place (l2.0.4k); results name them by size only."""
+def hits_by_row(counter, processor):
+    """Name hits as results do: arrays by size, and by number if one before holds it as well."""
     result: dict[str, int] = {}
     for name, count in counter.items():
-        parts = name.split(".")
-        if parts[0] != "l1":
-            key = f"l2.{parts[2]}" if parts[0] == "l2" else name
-            result[key] = result.get(key, 0) + count
+        level = name.split(".")[0]
+        if level in ("l2", "l2_fetch"):
+            _, number, size = name.split(".")
+            before = getattr(processor, level)[: int(number)]
+            shared = any(size in array.sizes for array in before)
+            result[f"{level}.{number}.{size}" if shared else f"{level}.{size}"] = count
+        elif level != "l1":
+            result[name] = count
     return result
 
 
@@ -404,12 +506,14 @@ def replayed(config, accesses, compact, chunk=1 << 16, slices=0):
 
 
 def recorded(replay):
-    """What was recorded of who ran when, as the naive twin says it."""
+    """What was recorded of who ran when on each processor, as the naive twin says it."""
     host = replay.host
-    rows = []
-    for vm, stream, begin, end, made, why in host.schedule.slices[: replay.now[SLICES]].tolist():
+    rows = [[] for _ in range(replay.config.lps)]
+    for vm, stream, begin, end, made, why, lp, _ in host.schedule.slices[
+        : replay.now[SLICES]
+    ].tolist():
         place = stream - [owner for owner, _ in host.streams].index(vm) if vm >= 0 else -1
-        rows.append((vm, place, begin, end, made, REASONS[why]))
+        rows[lp].append((vm, place, begin, end, made, REASONS[why]))
     return rows
 
 
@@ -430,21 +534,51 @@ def compare_with_naive(config, accesses):
             assert result.counters[ours][i] == expected["counts"][row].get(theirs, 0), (ours, i)
         for side, name in enumerate(("l1_data_misses", "l1_fetch_misses")):
             assert result.counters[name][i] == expected["l1_misses"][row][side], (name, i)
-        hits = hits_by_row(expected["hits"][row])
+        hits = hits_by_row(expected["hits"][row], config.processor)
         ours = {name: values[i] for name, values in result.hits.items() if values[i]}
         assert ours == {name: count for name, count in hits.items() if count}, i
         assert result.references[i] == expected["histogram"][row], i
+        what_walks_took_and_why(replay, i, expected, row)
         if i < vms:
             booked = {cause: values[i] for cause, values in result.cycles.items() if values[i]}
             assert booked == {k: v for k, v in expected["cycles"][row].items() if v}
     owners = [*numbers, len(config.vms) + 1]
     assert result.evictions == [[expected["evictions"][a][b] for b in owners] for a in owners]
-    assert int(replay.now[0]) == expected["clock"]
-    assert recorded(replay) == expected["slices"]
-    assert result.clock == sum(map(sum, result.cycles.values()))
+    assert recorded(replay) == expected["slices_of"]
+    of_each = clocks(replay.host.schedule).tolist()
+    assert of_each == expected["clocks"]
+    assert sum(of_each) == sum(map(sum, result.cycles.values()))
+    all_of_memory(replay, expected)
     words_of_guests(replay, expected)
     page_maps_hold(replay, maps)
     entries_lead_where_tables_do(replay)
+
+
+def all_of_memory(replay, expected):
+    """Compare where all tables stand and what they point to: data caches go by machine address."""
+    memory = np.asarray(replay.host.machine.memory)
+    places = np.flatnonzero(memory)
+    frames = memory[places] & 0x000F_FFFF_FFFF_F000
+    ours = dict(zip((8 * places).tolist(), frames.tolist(), strict=True))
+    theirs = {at: word & naive.FRAME for at, word in expected["memory"].items() if word}
+    assert ours == theirs
+
+
+def what_walks_took_and_why(replay, i, expected, row):
+    """Compare latencies, causes of misses and who served reads, summed over processors."""
+    host, machine = replay.host, replay.host.machine
+    vms = [vm for vm, setting in enumerate(host.vms) if setting]
+    account = [*vms, *(len(host.vms) + vm for vm in vms)][i]
+    latencies = machine.latencies.sum(axis=0)[account]
+    walks = {lowest_of(int(n)): int(latencies[n]) for n in np.flatnonzero(latencies)}
+    assert walks == expected["walk_latency"][row], i
+    causes = dict(zip(CAUSES, machine.causes.sum(axis=0)[account].tolist(), strict=True))
+    assert {k: v for k, v in causes.items() if v} == expected["misses"][row], i
+    events = dict(zip(EVENTS, machine.events.sum(axis=0)[account].tolist(), strict=True))
+    for dimension in ("guest", "nested"):
+        for level in ("l1d", "l2", "l3", "memory"):
+            found = expected["reads"][row].get(f"{dimension}.{level}", 0)
+            assert events[f"{dimension}_reads_{level}"] == found, (dimension, level, i)
 
 
 def words_of_guests(replay, expected):
@@ -554,7 +688,7 @@ def test_every_count_of_a_random_run_equals_that_of_the_naive_twin(run):
 
 
 @RANDOM
-@given(runs())
+@given(runs(may_be_compact=True))
 def test_a_compact_trace_gives_what_the_raw_one_gives(run):
     config, accesses = run
     raw, expected = replayed(config, accesses, compact=False)
@@ -575,10 +709,10 @@ def test_results_do_not_depend_on_how_much_of_a_trace_is_in_memory(run, chunk):
 
 @pytest.mark.fuzz
 @settings(RANDOM, max_examples=400)
-@given(runs())
-def test_a_long_search_finds_no_difference_from_the_naive_twin(run):
+@given(runs(), runs(may_be_compact=True))
+def test_a_long_search_finds_no_difference_from_the_naive_twin(run, other):
     compare_with_naive(*run)
-    config, accesses = run
+    config, accesses = other
     expected = without_time(replayed(config, accesses, compact=False)[1])
     assert without_time(replayed(config, accesses, compact=True)[1]) == expected
 
