@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from mmu.errors import InputError
 from mmu.files import read_toml
-from mmu.units import nearest, refusal, shown
+from mmu.units import format_size, nearest, refusal, shown
 
 if TYPE_CHECKING:  # it imports pydantic (0.2 s), which a list of names does not need
-    from mmu.config import Processor
+    from mmu.config import Processor, RunConfig
 
 PRESETS = Path(__file__).parent / "presets"
 SETTING_ACCEPTED = "FIELD=VALUE, such as l2.ways=6, l2.index=linear or nested_tlb=none"
@@ -109,6 +109,61 @@ def notes(processor: "Processor") -> list[str]:
     return [f"{path}: {text}" for path, text in processor.source.items() if text.startswith(beside)]
 
 
+def unused(config: "RunConfig") -> list[str]:
+    """Return what was asked for and has no effect on a run, one line each.
+
+    Values of the processor, if set by hand, and more processors than can run at a time.
+    """
+    by_hand = [
+        path for path, text in config.processor.source.items() if text.startswith("set by hand")
+    ]
+    through = config.table_reads != "fixed"
+    reasons = {
+        "latencies.reference": "tables are read through data caches; --table-reads fixed uses it"
+        if through else "",
+        "walkers": "" if config.window else "without a --window each walk is waited for",
+        "data_caches": "" if through else "with --table-reads fixed none is looked up",
+        "data_caches.l1i": "only --table-reads shared uses it"
+        if config.table_reads == "walker" else "",
+        "data_caches.l1i.latency": "what programs wait for their own lines is not counted"
+        if config.table_reads == "shared" else "",
+    }  # fmt: skip
+    return [
+        f"{path}: no effect, as {reason}"
+        for path in by_hand
+        for of, reason in reasons.items()
+        if reason and (path == of or path.startswith(f"{of}.")) and _value_at(config, path)
+    ] + _idle(config)
+
+
+def _idle(config: "RunConfig") -> list[str]:
+    """Return of how many processors, virtual and logical, some always have nothing to run."""
+    machines = config.machines
+    at_once = sum(min(vm.vcpus, len(vm.streams)) for vm in machines)
+    found = []
+    if more := [vm for vm in machines if vm.vcpus > len(vm.streams)]:
+        vm, traces = more[0], len(more[0].streams)
+        others = f"; and so of {len(more) - 1} more" if len(more) > 1 else ""
+        found.append(
+            f"vcpus: at most {traces} of {vm.vcpus} of {vm.name} run at a time, as it has "
+            f"{traces} trace{'s' if traces > 1 else ''}{others}"
+        )
+    if config.lps > at_once:
+        found.append(
+            f"lps: at most {at_once} of {config.lps} run at a time, as {at_once} virtual "
+            f"processor{'s' if at_once > 1 else ''} can"
+        )
+    return found
+
+
+def _value_at(config: "RunConfig", path: str) -> bool:
+    """Tell whether there is anything at a path: data caches that were taken away are nothing."""
+    node: Any = config.processor
+    for name in path.split("."):
+        node = getattr(node, name, None)
+    return node is not None
+
+
 def override(fields: Fields, setting: str) -> Location:
     """Replace one value in a tree of plain values, in place, and return where it stands.
 
@@ -128,17 +183,20 @@ def override(fields: Fields, setting: str) -> Location:
 
 
 def _value(text: str) -> object:
-    """Return a TOML value; a bare word is text, and ``none`` is nothing."""
+    """Return a TOML value; a bare word or size is text, and ``none`` is nothing."""
     if text == "none":
         return None
-    if re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", text, re.ASCII) and text not in ("true", "false"):
+    word = re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", text, re.ASCII) and text not in ("true", "false")
+    if word or re.fullmatch(r"[0-9]+(\.[0-9]+)?[KMGT](iB)?", text, re.ASCII | re.IGNORECASE):
         return text
     try:
         table = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
         table = {}
     if list(table) != ["value"]:
-        raise refusal(text, 'a TOML value or a word, such as 8, linear, ["4k", "2m"] or none')
+        raise refusal(
+            text, 'a TOML value or a word, such as 8, 32KiB, linear, ["4k", "2m"] or none'
+        )
     return table["value"]
 
 
@@ -231,7 +289,8 @@ def _leaves(processor: "Processor") -> list[tuple[str, str]]:
 
 def _written(node: object) -> str:
     if isinstance(node, dict):
-        return f"{{ {', '.join(f'{key} = {_written(value)}' for key, value in node.items())} }}"
+        fields = {key: format_size(n) if key == "bytes" else n for key, n in node.items()}
+        return f"{{ {', '.join(f'{key} = {_written(value)}' for key, value in fields.items())} }}"
     if isinstance(node, list):
         return f"[{', '.join(map(_written, node))}]"
     if isinstance(node, bool):

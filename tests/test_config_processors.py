@@ -22,7 +22,8 @@ from mmu.config import (
     TableReads,
     VmConfig,
 )
-from mmu.processors import load_processor, notes
+from mmu.errors import InputError
+from mmu.processors import load_processor, notes, unused
 
 DATA = {
     "l1d": {"bytes": "32KiB", "ways": 8, "latency": 4},
@@ -338,3 +339,60 @@ def test_notes_are_what_settings_changed_beside_what_they_name(tmp_path):
     assert notes(made) == [
         "l1_fetch.0.replacement: lru instead of rotating-plru, which has 6, 12, 24 or 48 ways"
     ]
+
+
+READS = "tables are read through data caches; --table-reads fixed uses it"
+OWN_LINES = "what programs wait for their own lines is not counted"
+
+
+@pytest.mark.parametrize(
+    ("settings", "fields", "expected"),
+    [
+        (["latencies.reference=200"], {}, [f"latencies.reference: no effect, as {READS}"]),
+        (["latencies.reference=200"], {"table_reads": "fixed"}, []),
+        (["latencies.reference=200"], {"table_reads": "shared"},
+         [f"latencies.reference: no effect, as {READS}"]),
+        (["latencies.reference=200", "data_caches=none"], {}, []),
+        (["walkers=4"], {}, ["walkers: no effect, as without a --window each walk is waited for"]),
+        (["walkers=4"], {"window": 1}, []),
+        (["data_caches.l2.latency=9"], {}, []),
+        (["data_caches.l2.latency=9"], {"table_reads": "fixed"},
+         ["data_caches.l2.latency: no effect, as with --table-reads fixed none is looked up"]),
+        (["data_caches.l1i.latency=9"], {"table_reads": "fixed"},
+         ["data_caches.l1i.latency: no effect, as with --table-reads fixed none is looked up"]),
+        (["data_caches.l1i.ways=4"], {},
+         ["data_caches.l1i.ways: no effect, as only --table-reads shared uses it"]),
+        (["data_caches.l1i.latency=9", "data_caches.l1i.ways=4"], {"table_reads": "shared"},
+         [f"data_caches.l1i.latency: no effect, as {OWN_LINES}"]),
+        (["latencies.l2=9"], {}, []),
+        ([], {"table_reads": "fixed"}, []),
+    ],
+)  # fmt: skip
+def test_a_setting_without_effect_on_the_run_is_named(settings, fields, expected):
+    assert unused(run(load_processor("zen3", settings), **fields)) == expected
+
+
+@pytest.mark.parametrize("field", ["name", "title"])
+@pytest.mark.parametrize("text", ["two\nlines", "red \x1b[31m"])
+def test_names_stand_on_a_line_of_a_report(field, text):
+    fields = load_processor("skylake-sp").model_dump(mode="json")
+    with pytest.raises(InputError, match=f"{field}: found .*; accepted: printable characters"):
+        Processor(**fields | {field: text})
+
+
+@pytest.mark.parametrize(
+    ("lps", "vcpus", "expected"),
+    [
+        (1, (1, 1), []),
+        (3, (2, 1), []),
+        (4, (2, 1), ["lps: at most 3 of 4 run at a time, as 3 virtual processors can"]),
+        (2, (1, 2), ["vcpus: at most 1 of 2 of db run at a time, as it has 1 trace"]),
+        (4, (5, 3), ["vcpus: at most 2 of 5 of web run at a time, as it has 2 traces; and so of 1 more",
+                     "lps: at most 3 of 4 run at a time, as 3 virtual processors can"]),
+    ],
+)  # fmt: skip
+def test_more_processors_than_can_run_are_named(lps, vcpus, expected):
+    web = {"name": "web", "vcpus": vcpus[0], "processes": [{"trace": "a"}, {"trace": "b"}]}
+    db = {"name": "db", "vcpus": vcpus[1], "trace": "c"}
+    config = RunConfig(processor=load_processor("zen3"), lps=lps, vms=[web, db])
+    assert unused(config) == expected
