@@ -1,6 +1,7 @@
 """Emulator of virtual address translation under a hypervisor.
 
-``mmu.replay`` and ``mmu.compare`` replay memory traces as virtual machines on one processor;
+``mmu.replay`` and ``mmu.compare`` replay memory traces as virtual machines on one processor, ``mmu.vary``
+with one value after another of an option;
 ``mmu.translate`` translates one address through page tables in a ``mmu.Memory``, ``mmu.mapping`` lists
 all that they map.
 """
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from mmu.schedule import load_schedule
     from mmu.slices import Slices
     from mmu.spacemap import Mapping, mapping
+    from mmu.sweep import vary
+    from mmu.swept import Sweep
     from mmu.trace.reader import open_trace
     from mmu.translation import Step, Translation, Translations, translate, translate_many
     from mmu.turns import ProcessConfig, Quantum, Start
@@ -50,6 +53,7 @@ __all__ = [
     "StaleTranslation",
     "Start",
     "Step",
+    "Sweep",
     "Translation",
     "Translations",
     "VmConfig",
@@ -65,6 +69,7 @@ __all__ = [
     "replay",
     "translate",
     "translate_many",
+    "vary",
 ]
 
 _HOMES = {
@@ -80,6 +85,8 @@ _HOMES = {
     "mmu.schedule": ("load_schedule",),
     "mmu.slices": ("Slices",),
     "mmu.spacemap": ("Mapping", "mapping"),
+    "mmu.sweep": ("vary",),
+    "mmu.swept": ("Sweep",),
     "mmu.trace.reader": ("open_trace",),
     "mmu.translation": ("Step", "Translation", "Translations", "translate", "translate_many"),
     "mmu.turns": ("ProcessConfig", "Quantum", "Start"),

@@ -1,31 +1,25 @@
 """Results as tables for people: pure functions from results to blocks, from blocks to lines."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mmu.result import HYPERVISOR, IDLE, LEVELS, SHARES, TOTAL, Comparison, Result
+from mmu.blocks import Block, cut, split
+from mmu.blocks import lines as text_of
+from mmu.blocks import show as show_blocks
+from mmu.figures import HYPERVISOR, IDLE, LEVELS, MISSES, PERCENTILES, SERVED, SHARES, TOTAL
+from mmu.result import Comparison, Result
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-WIDTH = 100  # characters that a block may take
-GAP = 3  # between columns
 NONE = "-"
-CONTINUED = ", continued"
+PARTS = ("miss_share.", "reads_served.")  # figures that are not shown where all are zero
 _SHARE_LABELS = {
     "base": "running instructions",
     "translation": "translation",
     "faults": "faults",
     "exits": "exits, switches and hypervisor",
 }
-
-
-class Block(NamedTuple):
-    """A table under a title; the first column is the label of a row."""
-
-    title: str
-    columns: list[str]
-    rows: list[tuple[str, list[str]]]
 
 
 class Line(NamedTuple):
@@ -49,16 +43,34 @@ FIGURES = [
     Line("references per walk", "references_per_walk", 2),
     Line("cycles per instruction", "cycles_per_instruction", 3),
     *(Line(f"share of cycles, {_SHARE_LABELS[kind]}", f"share.{kind}", 2, True) for kind in SHARES),
+    Line("walk latency, mean", "walk_latency.mean", 1),
+    *(Line(f"walk latency, {p} %", f"walk_latency.p{p}", 0) for p in PERCENTILES),
+    *(
+        Line(f"table reads served by {label}", f"reads_served.{level}", 2, True)
+        for level, label in SERVED.items()
+    ),
+    *(Line(f"misses, {label}", f"miss_share.{cause}", 2, True) for cause, label in MISSES.items()),
 ]
 
 
 def comparison_blocks(comparison: Comparison) -> list[Block]:
-    """Return a block for each virtual machine and one in total: figures by modes."""
+    """Return a block for each virtual machine and one in total: figures by modes.
+
+    Where there are several logical processors, the last says how long each mode took them.
+    """
     results = comparison.results
     blocks = []
     for vm in [*_busy(list(results.values())), TOTAL]:
         columns = {mode: result.metrics(vm) for mode, result in results.items()}
-        blocks.append(Block(_cut(vm, 40), list(columns), _figures(columns)))
+        blocks.append(Block(cut(vm, 40), list(columns), _figures(columns)))
+    clocks = [result.clocks for result in results.values()]
+    if any(len(each) > 1 for each in clocks):  # else it follows from the figures
+        ends = {"longest": max, "shortest": min}
+        rows = [
+            (f"{which} processor", [f"{end(each):,}" for each in clocks])
+            for which, end in ends.items()
+        ]
+        blocks.append(Block("cycles to the end", list(results), rows))
     return blocks
 
 
@@ -67,37 +79,37 @@ def result_blocks(result: Result) -> list[Block]:
     vms = _busy([result])
     names = [*vms, TOTAL]
     metrics = {vm: result.metrics(vm) for vm in names}
-    events = [(event, event) for event in result.counters]
-    events += [(f"hits.{cache}", cache) for cache in result.hits]
+    events = {event: event for event in result.counters}
+    events |= {cache: f"hits.{cache}" for cache in result.hits}
     counted = [*names, HYPERVISOR]
     owners = [*result.vms, HYPERVISOR]
     kept = [n for n, owner in enumerate(owners) if owner in (*vms, HYPERVISOR)]
-    reads = sorted({n for histogram in result.references for n in histogram})
+    walks = sorted({n for histogram in result.references for n in histogram})
+    cycles = {cause: cause for cause in result.cycles} | {"all": "all"}
+    misses = {cause: label for cause, label in MISSES.items() if cause in result.misses}
+    reads = {where: where.replace(".", ", ") for where in result.reads}
+
+    def cycles_of(cause: str, vm: str) -> int:
+        return result.cycle_count(tuple(result.cycles) if cause == "all" else (cause,), vm)
+
     blocks = [
         Block(f"figures, {result.mode}", names, _figures(metrics)),
-        Block(
-            "counts",
-            counted,
-            [(label, [f"{result.count(e, vm):,}" for vm in counted]) for label, e in events],
-        ),
-        Block(
-            "cycles",
-            names,
-            [
-                (cause, [f"{result.cycle_count((cause,), vm):,}" for vm in names])
-                for cause in result.cycles
-            ]
-            + [("all", [f"{result.cycle_count(tuple(result.cycles), vm):,}" for vm in names])],
-        ),
+        Block("counts", counted, _counts(events, counted, result.count)),
+        Block("cycles", names, _counts(cycles, names, cycles_of)),
+        _by_processor(result),
+        Block("misses by cause", counted, _counts(misses, counted, result.misses_by)),
+        Block("table reads by where served", counted, _counts(reads, counted, result.count)),
         Block(
             "walks by references",
             counted,
-            [(str(n), [f"{_walks(result, n, vm):,}" for vm in counted]) for n in reads],
+            [(str(n), [f"{_walks(result, n, vm):,}" for vm in counted]) for n in walks],
         ),
         Block(
             "evictions, by row of column",
             [owners[n] for n in kept],
-            [(owners[by], [f"{result.evictions[by][n]:,}" for n in kept]) for by in kept],
+            [(owners[by], [f"{result.evictions[by][n]:,}" for n in kept]) for by in kept]
+            if any(map(any, result.evictions))
+            else [],
         ),
         Block(
             "memory",
@@ -105,7 +117,7 @@ def result_blocks(result: Result) -> list[Block]:
             [(what, [f"{counts[n]:,}" for n in kept]) for what, counts in result.memory.items()],
         ),
     ]
-    return [narrow for block in blocks if block.rows for narrow in _split(block)]
+    return split(blocks)
 
 
 def notes(run: Result | Comparison) -> list[str]:
@@ -120,8 +132,12 @@ def notes(run: Result | Comparison) -> list[str]:
         found.append(
             "What the hypervisor touches at exits is in no rate; its cycles are in the share."
         )
+    if isinstance(run, Result):
+        found.append("Counts of nothing are left out.")
+    if any(result.misses for result in results):
+        found.append("Misses are those of every TLB, each with a walk after it, in parts by cause.")
     if any(sum(result.cycles.get(IDLE, ())) for result in results):
-        found.append("Idle cycles, before a start, are on the clock and in no figure.")
+        found.append("Idle cycles, with nobody to run, are on the clock and in no figure.")
     if {"purge", "flush"} <= set(modes):
         flush = results[modes.index("flush")]
         exits = flush.count("exits")
@@ -129,7 +145,7 @@ def notes(run: Result | Comparison) -> list[str]:
             found.append(
                 f"Mode flush drops all entries at each of {exits:,} exits, mode purge at none."
             )
-        elif not _of(flush.config, "processor").get("flush_nested"):
+        elif len(flush.clocks) == 1 and not _of(flush.config, "processor").get("flush_nested"):
             found.append("Without exits, on one processor, purge and flush give equal rates.")
     if "native" in modes:
         found.append(
@@ -153,7 +169,7 @@ def _first_touched(result: Result) -> list[str]:
         if given:
             mapped = sum(result.memory[f"guest_{size}"][n] for size in ("4k", "2m"))
             said.append(
-                f"{_cut(vm, 40)}: {given:,} pages by its page map; {mapped - given:,} that it lacks, at "
+                f"{cut(vm, 40)}: {given:,} pages by its page map; {mapped - given:,} that it lacks, at "
                 "first touch."
             )
     return said
@@ -161,64 +177,99 @@ def _first_touched(result: Result) -> list[str]:
 
 def heading(run: Result | Comparison) -> str:
     """Return what was run, on one line."""
-    result = run if isinstance(run, Result) else next(iter(run.results.values()))
+    return heading_of(run if isinstance(run, Result) else next(iter(run.results.values())))
+
+
+def heading_of(result: Result, without: str = "") -> str:
+    """Return what was run, on one line, without the option of that name."""
     config = result.config
     processor, quantum = _of(config, "processor"), _of(config, "quantum")
     guests = [vm for vm in [config.get("root"), *config.get("vms", [])] if isinstance(vm, Mapping)]
-    parts = [
-        str(processor.get("name", "")),
-        f"{len(guests)} VM{'s' if len(guests) != 1 else ''}",
-        f"quantum {quantum.get('value', NONE):,} {quantum.get('unit', '')}" if quantum else "",
-        f"{config.get('exits_per_second', 0):,} exits/s",
-        *(_pages(guests, dimension) for dimension in ("guest", "nested")),
-        f"seed {config.get('seed', 0)}",
-    ]
-    return ", ".join(part for part in parts if part)
+    lps = len(result.clocks)
+    parts = {
+        "processor": str(processor.get("name", "")),
+        "lps": f"{lps} logical processors" if lps > 1 else "",
+        "vms": f"{len(guests)} VM{'s' if len(guests) != 1 else ''}",
+        "quantum": f"quantum {quantum.get('value', NONE):,} {quantum.get('unit', '')}"
+        if quantum
+        else "",
+        "exits-per-second": f"{config.get('exits_per_second', 0):,} exits/s",
+        **_unusual(config, processor, guests),
+        "guest-pages": _pages(guests, "guest"),
+        "nested-pages": _pages(guests, "nested"),
+        "seed": f"seed {config.get('seed', 0)}",
+    }
+    return ", ".join(text for name, text in parts.items() if text and name != without)
+
+
+def _unusual(
+    config: Mapping[str, Any], processor: Mapping[str, Any], guests: list[Mapping[str, Any]]
+) -> dict[str, str]:
+    """Return what a heading says of options that are seldom given, by option."""
+    shootdowns, window = config.get("shootdowns_per_second"), config.get("window")
+    reads = config.get("table_reads")
+    usual = "walker" if processor.get("data_caches") else "fixed"
+    vcpus = sorted({vm.get("vcpus", 1) for vm in guests})
+    return {
+        "shootdowns-per-second": f"{shootdowns:,} shootdowns/s" if shootdowns else "",
+        "vcpus": f"vcpus {'/'.join(map(str, vcpus))}" if any(n != 1 for n in vcpus) else "",
+        "pinned": "pinned" if config.get("pinned") else "",
+        "migration-flush": "" if config.get("migration_flush", True) else "no migration flush",
+        "window": f"window {window:,} instructions" if window else "",
+        "table-reads": f"table reads {reads}" if reads and reads != usual else "",
+    }
+
+
+def blocks(run: Result | Comparison) -> list[Block]:
+    """Return what a report has to show."""
+    return comparison_blocks(run) if isinstance(run, Comparison) else result_blocks(run)
 
 
 def lines(run: Result | Comparison) -> list[str]:
     """Return the whole report as plain text, no line longer than `WIDTH`."""
-    blocks = comparison_blocks(run) if isinstance(run, Comparison) else result_blocks(run)
-    text = [_cut(heading(run), WIDTH)]
-    for block in blocks:
-        text += ["", *_block_lines(block)]
-    return [*text, "", *notes(run)]
+    return text_of(heading(run), blocks(run), notes(run))
 
 
 def show(run: Result | Comparison, console: "Console") -> None:
     """Print the whole report to a terminal."""
-    from rich.table import Table  # noqa: PLC0415  slow to import, and a pipe does not need it
-    from rich.text import Text  # noqa: PLC0415
-
-    blocks = comparison_blocks(run) if isinstance(run, Comparison) else result_blocks(run)
-    console.print(Text(_cut(heading(run), WIDTH), style="bold"))
-    for block in blocks:
-        table = Table(
-            title=Text(block.title, style="bold"), title_justify="left", box=None, padding=(0, 1)
-        )
-        table.add_column("")
-        for column in block.columns:
-            table.add_column(Text(column), justify="right", no_wrap=True)
-        for label, cells in block.rows:
-            table.add_row(Text(label), *map(Text, cells))
-        console.print()
-        console.print(table)
-    console.print()
-    for note in notes(run):
-        console.print(Text(note, style="dim"))
+    show_blocks(heading(run), blocks(run), notes(run), console)
 
 
 def _figures(columns: Mapping[str, Mapping[str, float | None]]) -> list[tuple[str, list[str]]]:
-    """Return a row for each figure that some column has."""
+    """Return a row for each figure that some column has; a part of something, if it is not 0."""
     rows = []
     for line in FIGURES:
         values = [metrics[line.metric] for metrics in columns.values()]
-        if any(value is not None for value in values):
-            rows.append((line.label, [_number(value, line) for value in values]))
+        shown = any(values) if line.metric.startswith(PARTS) else values.count(None) < len(values)
+        if shown:
+            rows.append((line.label, [number(value, line) for value in values]))
     return rows
 
 
-def _number(value: float | None, line: Line) -> str:
+def _counts(
+    labels: Mapping[str, str], names: list[str], counted: Callable[[str, str], int | None]
+) -> list[tuple[str, list[str]]]:
+    """Return a row for each thing that some column counted more than nothing of."""
+    rows = []
+    for what, label in labels.items():
+        values = [counted(what, name) or 0 for name in names]
+        if any(values):
+            rows.append((label, [f"{value:,}" for value in values]))
+    return rows
+
+
+def _by_processor(result: Result) -> Block:
+    """Return what each logical processor spent its cycles on, if there are several."""
+    kinds = {**SHARES, IDLE: (IDLE,)}
+    rows = []
+    for lp, (clock, table) in enumerate(zip(result.clocks, result.processors, strict=True)):
+        spent = [sum(sum(table.get(cause, ())) for cause in causes) for causes in kinds.values()]
+        rows.append((str(lp), [f"{cycles:,}" for cycles in (clock, *spent)]))
+    return Block("cycles by processor", ["all", *kinds], rows if len(rows) > 1 else [])
+
+
+def number(value: float | None, line: Line) -> str:
+    """Return a figure as text."""
     if value is None:
         return NONE
     if line.percent:
@@ -246,44 +297,3 @@ def _pages(guests: list[Mapping[str, Any]], dimension: str) -> str:
 def _of(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = config.get(key)
     return value if isinstance(value, Mapping) else {}
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 2] + ".."
-
-
-def _widths(block: Block) -> list[int]:
-    cells = [cells for _, cells in block.rows]
-    return [
-        max(len(name), *(len(row[n]) for row in cells)) + GAP
-        for n, name in enumerate(block.columns)
-    ]
-
-
-def _split(block: Block) -> Iterator[Block]:
-    """Yield a block, or several with some of its columns each where it is too wide."""
-    rows = [(_cut(text, 48), cells) for text, cells in block.rows]
-    block = block._replace(columns=[_cut(name, 14) for name in block.columns], rows=rows)
-    label = max(len(block.title) + len(CONTINUED), *(len(text) for text, _ in rows))
-    widths = _widths(block)
-    begin = 0
-    while begin < len(widths):
-        end = begin + 1
-        while end < len(widths) and label + sum(widths[begin : end + 1]) <= WIDTH:
-            end += 1
-        part = [(text, cells[begin:end]) for text, cells in rows]
-        title = block.title if begin == 0 else block.title + CONTINUED
-        yield Block(title, block.columns[begin:end], part)
-        begin = end
-
-
-def _block_lines(block: Block) -> list[str]:
-    label = max(len(block.title), *(len(text) for text, _ in block.rows))
-    widths = _widths(block)
-
-    def line(first: str, cells: list[str]) -> str:
-        aligned = (f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-        return f"{first:{label}}{''.join(aligned)}".rstrip()
-
-    rule = "-" * (label + sum(widths))
-    return [line(block.title, block.columns), rule, *(line(*row) for row in block.rows)]

@@ -4,10 +4,10 @@ import dataclasses
 import io
 
 import pytest
-from handmade import comparison, config, result
+from handmade import comparison, config, result, two_processors
 from rich.console import Console
 
-from mmu import plot, report
+from mmu import blocks, plot, report
 from mmu.errors import InputError
 
 WEB = """\
@@ -33,6 +33,22 @@ share of cycles, running instructions             20.00 %   20.00 %   20.00 %   
 share of cycles, translation                      50.00 %   50.00 %   50.00 %   50.00 %
 share of cycles, faults                           10.00 %   10.00 %   10.00 %   10.00 %
 share of cycles, exits, switches and hypervisor   20.00 %   20.00 %   20.00 %   20.00 %
+walk latency, mean                                   68.7      68.7      68.7      68.7
+walk latency, 50 %                                     20        20        20        20
+walk latency, 90 %                                     60        60        60        60
+walk latency, 99 %                                    640       640       640       640
+table reads served by L1D                         50.00 %   50.00 %   50.00 %   50.00 %
+table reads served by L2                          25.00 %   25.00 %   25.00 %   25.00 %
+table reads served by L3                          15.62 %   15.62 %   15.62 %   15.62 %
+table reads served by memory                       9.38 %    9.38 %    9.38 %    9.38 %
+misses, first touch                               40.00 %   40.00 %   40.00 %   40.00 %
+misses, capacity                                  20.00 %   20.00 %   20.00 %   20.00 %
+misses, conflict                                   8.00 %    8.00 %    8.00 %    8.00 %
+misses, evicted by another VM                     16.00 %   16.00 %   16.00 %   16.00 %
+misses, lost to a flush or purge                  12.00 %   12.00 %   12.00 %   12.00 %
+misses, lost to an invalidation                    4.00 %    4.00 %    4.00 %    4.00 %
+
+db                                                 tagged     purge     flush    native
 """
 CYCLES = """\
 cycles           web      db   total
@@ -50,6 +66,33 @@ exit             300       0     300
 switch           200       0     200
 hypervisor       100       0     100
 all            3,000   1,000   4,000
+"""
+CAUSES = """\
+misses by cause            web   db   total   hypervisor
+--------------------------------------------------------
+first touch                 10    8      18            1
+capacity                     5    7      12            0
+conflict                     2    0       2            0
+evicted by another VM        4    5       9            2
+lost to a flush or purge     3    0       3            0
+lost to an invalidation      1    0       1            0
+
+table reads by where served   web   db   total   hypervisor
+-----------------------------------------------------------
+guest, l1d                     60   10      70           20
+guest, l2                      30    5      35            0
+guest, l3                      20    5      25            0
+guest, memory                  10    0      10            0
+nested, l1d                   100    0     100            0
+nested, l2                     50    0      50            0
+nested, l3                     30    0      30            0
+nested, memory                 20    0      20            0
+"""
+PROCESSORS = """\
+cycles by processor     all   base   translation   faults   exits   idle
+------------------------------------------------------------------------
+0                     3,400    600         1,900      300     600      0
+1                       800    500           100        0       0    200
 """
 SMALL = """\
 walks by references   web   db   total   hypervisor
@@ -102,6 +145,29 @@ def test_the_heading_says_what_was_run():
     assert report.heading(dataclasses.replace(result(), config={})) == "0 VMs, 0 exits/s, seed 0"
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"window": 64}, "window 64 instructions"),
+        ({"shootdowns_per_second": 3000}, "3,000 shootdowns/s"),
+        ({"table_reads": "shared"}, "table reads shared"),
+        ({"table_reads": "fixed"}, "table reads fixed"),
+        ({"pinned": True, "migration_flush": False}, "pinned, no migration flush"),
+    ],
+)
+def test_the_heading_says_what_is_seldom_asked_for(fields, said):
+    expected = f", 0 exits/s, {said}, guest pages 4k, nested pages auto, seed 0"
+    assert report.heading(result(**fields)).endswith(expected)
+    assert said not in report.heading(result())
+
+
+def test_the_heading_says_how_many_virtual_processors_machines_have():
+    run = result()
+    run.config["vms"][0]["vcpus"] = 4
+    assert "vcpus 1/4, " in report.heading(run)
+    assert "vcpus" not in report.heading(result())
+
+
 def test_figures_that_no_mode_has_are_left_out():
     assert "nested TLB" not in text(comparison(("native",)))
     assert "nested TLB" in text(comparison(("native", "tagged")))
@@ -114,6 +180,70 @@ def test_one_run_shows_everything_counted():
     assert "\nl1_data_misses         40   100     140            4\n" in lines
     assert "\nhits.l2.4k             20    80     100            3\n" in lines
     assert "\nexits                   7     0       7            0\n" in lines
+    assert "Counts of nothing are left out." in lines
+
+
+def test_one_run_shows_why_it_missed_and_where_its_tables_were_read():
+    assert CAUSES in text(result())
+
+
+def test_causes_that_were_not_told_are_not_shown():
+    plain = dataclasses.replace(result(), misses={}, reads={}, walk_latency=[{}] * 4)
+    for words in ("misses by", "misses, first", "by where served", "served by", "walk latency"):
+        assert words in text(result())
+        assert words not in text(plain)
+    assert "Misses are those of every TLB" in text(result())
+    assert "Misses are those of every TLB" not in text(plain)
+
+
+def test_parts_of_nothing_and_counts_of_nothing_are_left_out():
+    misses = result().misses | {"conflict": [0, 0, 0, 5]}
+    lines = text(dataclasses.replace(result(), misses=misses)).splitlines()
+    assert not any(line.startswith("misses, conflict") for line in lines)
+    assert sum(line.split() == ["conflict", "0", "0", "0", "5"] for line in lines) == 1
+    assert not any(line.startswith(("exits ", "migration", "conflict ")) for line in text(result()))
+
+
+def test_evictions_are_shown_if_there_are_any():
+    assert "evictions, by row of column" in text(result())
+    assert "evictions" not in text(dataclasses.replace(result(), evictions=[[0] * 3] * 3))
+
+
+def test_several_processors_have_a_table_and_are_in_the_heading():
+    run = two_processors()
+    assert PROCESSORS in text(run)
+    assert report.heading(run).startswith("skylake-sp, 2 logical processors, 2 VMs, ")
+    assert "cycles by processor" not in text(result())
+    assert "processors" not in report.heading(result())
+
+
+CLOCKS = """
+cycles to the end    tagged   native
+------------------------------------
+longest processor     3,400    4,000
+shortest processor      800    4,000
+
+"""
+
+
+def test_a_comparison_on_several_processors_says_when_each_mode_ended():
+    both = {"tagged": two_processors(), "native": result("native")}
+    both["native"] = dataclasses.replace(both["native"], clocks=[4000, 4000])
+    assert CLOCKS in text(report.Comparison(both))
+    assert "to the end" not in text(comparison())
+
+
+def test_a_heading_too_long_for_a_line_goes_on_in_the_next():
+    run = two_processors()
+    lines = report.lines(run)
+    assert " ".join(lines[:2]) == report.heading(run)
+    assert max(map(len, lines)) <= blocks.WIDTH
+    assert lines[2] == ""
+
+
+def test_footnotes_do_not_say_that_purge_and_flush_agree_on_several_processors():
+    both = {mode: dataclasses.replace(two_processors(), mode=mode) for mode in ("purge", "flush")}
+    assert "equal rates" not in "\n".join(report.notes(report.Comparison(both)))
 
 
 def test_cycles_add_up_in_the_report():
@@ -130,16 +260,16 @@ def test_a_wide_block_is_split_and_long_names_are_cut():
             long, counters={k: [n * count for n in column] for k, column in long.counters.items()}
         )
         lines = report.lines(big)
-        assert max(map(len, lines)) <= report.WIDTH
+        assert max(map(len, lines)) <= blocks.WIDTH
     assert any("aaaaaaaaaaaa.." in line for line in lines)
 
 
 def test_many_machines_are_shown_in_parts():
-    wide = report.Block("counts", [f"vm{n}" for n in range(30)], [("walks", ["1,000"] * 30)])
-    parts = list(report._split(wide))
+    wide = blocks.Block("counts", [f"vm{n}" for n in range(30)], [("walks", ["1,000"] * 30)])
+    parts = list(blocks._split(wide))
     assert [part.title for part in parts][:2] == ["counts", "counts, continued"]
     assert [name for part in parts for name in part.columns] == wide.columns
-    assert all(len(line) <= report.WIDTH for p in parts for line in report._block_lines(p))
+    assert all(len(line) <= blocks.WIDTH for p in parts for line in blocks._block_lines(p))
 
 
 def test_a_machine_that_made_no_access_is_left_out():
@@ -169,13 +299,13 @@ def test_footnotes_are_only_those_that_apply():
 
 def test_no_line_is_wider_than_a_terminal():
     for run in (comparison(), comparison(exits_per_second=5), result()):
-        assert max(map(len, report.lines(run))) <= report.WIDTH
+        assert max(map(len, report.lines(run))) <= blocks.WIDTH
 
 
 def test_a_terminal_shows_the_same_numbers():
     for run in (comparison(), result()):
         file = io.StringIO()
-        report.show(run, Console(file=file, width=report.WIDTH))
+        report.show(run, Console(file=file, width=blocks.WIDTH))
         shown = file.getvalue().split()
         plain = [word for word in text(run).split() if set(word) != {"-"} or word == "-"]
         assert shown == plain
@@ -201,29 +331,103 @@ def test_a_figure_has_a_panel_of_cycles_and_one_of_walks_for_each_machine_and_th
     assert len({axes.get_ylim() for axes in figure.axes[:3]}) == 1
 
 
+def heights(axes):
+    """Height of each bar of a panel by what it stands for: those that are drawn at all."""
+    return {
+        bars.get_label(): [round(bar.get_height(), 9) for bar in bars] for bars in axes.containers
+    }
+
+
+def per_thousand(*values):
+    return [round(1000 * value, 9) for value in values]
+
+
 def test_a_stack_holds_every_cause_once():
     causes = [cause for _, group, _ in plot.STACK for cause in group]
     assert sorted(causes) == sorted(result().cycles)
+    assert set(plot.MISS_COLOURS) == set(result().misses)
+    for stack in (plot.STACK, [(0, 0, c) for c in plot.MISS_COLOURS.values()] + plot.OTHER_WALKS):
+        assert len({colour for *_, colour in stack}) == len(stack)
+
+
+def test_one_result_is_a_panel_with_a_bar_for_each_machine_and_the_total():
+    cycles = result().cycles | {"shootdown": [300, 0], "cr3_load": [0, 50], "migration": [60, 0]}
+    figure = plot.draw(dataclasses.replace(result("purge"), cycles=cycles))
+    upper, lower = figure.axes
+    assert upper.get_title() == "mode purge"
+    assert [name.get_text() for name in upper.get_xticklabels()] == ["web", "db", "total"]
+    drawn = heights(upper)
+    assert list(drawn) == [label for label, _, _ in plot.STACK]
+    assert drawn["instructions"] == [1, 1, 1]
+    assert drawn["nested tables"] == [round(500 / 600, 9), 0, round(500 / 1100, 9)]
+    assert drawn["switches and migrations"] == [round(260 / 600, 9), 0, round(260 / 1100, 9)]
+    assert drawn["invalidations and CR3 loads"] == [0.5, 0.1, round(350 / 1100, 9)]
+    assert [note.get_text() for note in upper.texts] == ["5.60", "2.10", "4.01"]
+    assert heights(lower)["first touch"] == per_thousand(10 / 600, 8 / 500, 18 / 1100)
+
+
+def test_walks_are_drawn_by_the_cause_of_the_miss_where_all_modes_told_it():
+    runs = comparison(("tagged", "flush")).results
+    lower = plot.draw(report.Comparison(runs)).axes[3]
+    assert heights(lower) == {
+        "first touch": per_thousand(10 / 600, 10 / 600),
+        "capacity": per_thousand(5 / 600, 5 / 600),
+        "conflict": per_thousand(2 / 600, 2 / 600),
+        "evicted by another VM": per_thousand(4 / 600, 4 / 600),
+        "lost to a flush or purge": per_thousand(3 / 600, 3 / 600),
+        "lost to an invalidation": per_thousand(1 / 600, 1 / 600),
+        "dirty walks": per_thousand(5 / 600, 5 / 600),
+        "hypervisor's walks": per_thousand(4 / 600, 4 / 600),
+    }
+    runs["flush"] = dataclasses.replace(runs["flush"], misses={})
+    lower = plot.draw(report.Comparison(runs)).axes[3]
+    assert list(heights(lower)) == ["walks", "dirty walks", "hypervisor's walks"]
+    assert heights(lower)["walks"] == per_thousand(25 / 600, 25 / 600)
+
+
+def test_the_legend_holds_what_some_panel_shows_and_nothing_else():
+    figure = plot.draw(comparison())
+    above, below = ([text.get_text() for text in legend.get_texts()] for legend in figure.legends)
+    assert above == [label for label, _, _ in plot.STACK if "CR3" not in label]
+    assert below[0] == "first touch"
+    assert len(below) == 8
+
+
+def many(names):
+    """The first machine's counts for each name."""
+    run = result()
+    count = len(names)
+
+    def rows(table):
+        return {key: column[:1] * count + column[2:3] * count for key, column in table.items()}
+
+    return dataclasses.replace(
+        run,
+        vms=names,
+        counters=rows(run.counters),
+        hits=rows(run.hits),
+        reads=rows(run.reads),
+        misses=rows(run.misses),
+        cycles={k: column[:1] * count for k, column in run.cycles.items()},
+        references=[{4: 1}] * (2 * count),
+        walk_latency=[{4: 1}] * (2 * count),
+    )
 
 
 def test_a_figure_of_many_machines_has_several_bands():
-    seven = [f"vm{n}" for n in range(6)]
-    run = result()
-    many = dataclasses.replace(
-        run,
-        vms=seven,
-        counters={k: column[:1] * 6 + column[2:3] * 6 for k, column in run.counters.items()},
-        hits={k: column[:1] * 6 + column[2:3] * 6 for k, column in run.hits.items()},
-        cycles={k: column[:1] * 6 for k, column in run.cycles.items()},
-        references=[{4: 1}] * 12,
-    )
-    figure = plot.draw(report.Comparison({"tagged": many}))
-    assert [axes.get_title() for axes in figure.axes if axes.get_title()] == [*seven, "total"]
+    names = [f"vm{n}" for n in range(6)]
+    figure = plot.draw(report.Comparison({mode: many(names) for mode in ("purge", "flush")}))
+    assert [axes.get_title() for axes in figure.axes if axes.get_title()] == [*names, "total"]
+    names = [f"vm{n}" for n in range(20)]
+    upper = plot.draw(many(names)).axes[::2]
+    ticks = [[tick.get_text() for tick in axes.get_xticklabels()] for axes in upper]
+    assert ticks == [names[:11], [*names[11:], "total"]]
 
 
 def test_a_single_machine_has_no_total_of_its_own_in_the_figure():
     alone = {name: [column[0], 0, column[2], 0] for name, column in result().counters.items()}
-    figure = plot.draw(report.Comparison({"tagged": dataclasses.replace(result(), counters=alone)}))
+    run = dataclasses.replace(result(), counters=alone)
+    figure = plot.draw(report.Comparison({"tagged": run, "purge": run}))
     assert [axes.get_title() for axes in figure.axes if axes.get_title()] == ["web"]
 
 

@@ -362,6 +362,13 @@ def test_a_search_among_tables_without_end_is_given_up():
         (["0", "--maxphyaddr", "31"], "--maxphyaddr: found 31; accepted: a whole number of at least 32"),
         (["0", "--nested-levels", "3"], "--nested-levels: found '3'; accepted: 4 | 5"),
         (["0", "--cr3", "0x1000"], "--cr3: accepted: only together with --image"),
+        *(
+            (["0", *option], f"{option[0]}: accepted: only together with TRACES or --schedule")
+            for option in (
+                ["--no-pcid"], ["--pinned"], ["--no-migration-flush"], ["--conflicts"],
+                ["--lps", "2"], ["--table-reads", "fixed"],
+            )
+        ),
         (["0", "--quantum", "5us"], "--quantum: accepted: only together with TRACES or --schedule"),
         (["0", "--set", "l2.ways=6"], "--set: accepted: only together with TRACES or --schedule"),
         (["0", "--vm", "web"], "--vm: accepted: only together with TRACES or --schedule"),

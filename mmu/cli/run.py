@@ -33,6 +33,7 @@ from mmu.cli.progress import progress_bar
 from mmu.errors import InputError
 from mmu.files import check_outputs, check_trace, csv_text, read_toml, write_whole
 from mmu.schedule import MOST_BYTES
+from mmu.values import Vary, parse_vary
 
 if TYPE_CHECKING:
     from mmu.config import RunConfig
@@ -74,6 +75,11 @@ MACHINE_OPTIONS: list[tuple[str, Parsed, str | None, str]] = [
     ),
     ("--window", WINDOW, "0", "Instructions that may follow an unfinished walk; 0: none."),
 ]  # fmt: skip
+NUMERIC = {kind.name for kind in (SIZE, SHARE, COUNT, QUANTUM)}
+VARIED = {flag[2:]: kind for flag, kind, *_ in MACHINE_OPTIONS if kind.name in NUMERIC}
+_JUDGES = {name: kind.parse for name, kind in VARIED.items()}
+VARY = Parsed("NAME=VALUES", lambda value: parse_vary(value, _JUDGES))
+SWEPT = ("tagged", "purge", "flush")  # modes in which a value is varied, if none are named
 
 
 def run_options(command: Command) -> Command:
@@ -136,17 +142,32 @@ def machine_options(command: Command) -> Command:
 @click.command()
 @click.argument("traces", nargs=-1, metavar="TRACES...")
 @click.option(
-    "--modes", type=MODES, default=",".join(units.MODES), show_default=True,
-    help="Modes to compare, in this order.",
+    "--modes", type=MODES,
+    help=f"Modes to compare, in this order.  [default: {','.join(units.MODES)}; "
+    f"with --vary {','.join(SWEPT)}]",
+)  # fmt: skip
+@click.option(
+    "--vary", "varied", type=VARY, multiple=True, metavar="NAME=VALUES",
+    help="Run with each of several values of an option, or of a value as in --set: "
+    "quantum=20us,50us,1ms, exits-per-second=1000..64000:7 (so many, in equal ratios).",
 )  # fmt: skip
 @run_options
-def compare(traces: tuple[str, ...], modes: tuple[str, ...], **given: Any) -> None:
+def compare(
+    traces: tuple[str, ...], modes: tuple[str, ...] | None, varied: tuple[Vary, ...], **given: Any
+) -> None:
     """Replay TRACES as virtual machines of one processor, and set modes side by side.
 
     tagged: entries are tagged by machine and stay; purge: a switch drops those of the machine that
     leaves; flush: no tags, each exit and switch drops all; native: no hypervisor.
     """
-    _compare(traces, modes, given)
+    if len(varied) > 1:
+        raise InputError(f"--vary: found {len(varied)} of them; accepted: one")
+    if varied:
+        from mmu.cli.sweep import sweep  # noqa: PLC0415  which builds on this file
+
+        sweep(traces, modes or SWEPT, varied[0], given)
+    else:
+        _compare(traces, modes or units.MODES, given)
 
 
 @click.command()
@@ -217,7 +238,7 @@ def prepare(
     outputs = check_outputs(given, (*traces, schedule, *maps) if schedule else (*traces, *maps))
     if schedule:
         read_toml(schedule, MOST_BYTES)  # before anything heavy is imported to make sense of it
-    config = with_page_maps(configure(traces, mode, given), given.get("page_maps", ()))
+    config = configure(traces, mode, given)
     if schedule:
         named = [process.trace for vm in config.machines for process in vm.streams]
         named += [vm.page_map for vm in config.machines if vm.page_map]
@@ -227,6 +248,12 @@ def prepare(
 
 def configure(traces: tuple[str, ...], mode: str | None, given: Mapping[str, Any]) -> "RunConfig":
     """Return the run that the command line asks for; an error names the option to change."""
+    return with_page_maps(_without_maps(traces, mode, given), given.get("page_maps", ()))
+
+
+def _without_maps(
+    traces: tuple[str, ...], mode: str | None, given: Mapping[str, Any]
+) -> "RunConfig":
     root = given.get("root")
     for path in traces:
         check_trace(path, "TRACES")
@@ -333,7 +360,7 @@ def deliver(
 ) -> None:
     """Write the files that were asked for, and print the report if the run is to be `loud`."""
     from mmu import report  # noqa: PLC0415
-    from mmu.result import Comparison, long_table  # noqa: PLC0415
+    from mmu.result import long_table  # noqa: PLC0415
 
     if "json" in outputs:
         run.save(outputs["json"])
@@ -342,12 +369,20 @@ def deliver(
     if "figure" in outputs:
         from mmu.plot import save_figure  # noqa: PLC0415  imports matplotlib
 
-        comparison = run if isinstance(run, Comparison) else Comparison({run.mode: run})
-        save_figure(comparison, outputs["figure"])
-    if loud is None:
-        return
-    for note in processors.notes(loud.processor):
+        save_figure(run, outputs["figure"])
+    if loud is not None:
+        say_notes(loud)
+        print_report(report, run)
+
+
+def say_notes(config: "RunConfig") -> None:
+    """Say on standard error what a setting changed besides what it names, or did not change."""
+    for note in (*processors.notes(config.processor), *processors.unused(config)):
         click.echo(f"mmu: note: {note}", err=True)
+
+
+def print_report(report: Any, run: Any) -> None:
+    """Print what a module of reports makes of a run: on a terminal with its colours, else as text."""
     if sys.stdout.isatty():
         from rich.console import Console  # noqa: PLC0415  slow to import
 

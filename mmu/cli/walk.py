@@ -52,7 +52,8 @@ FORMAT = Parsed("ept|npt", lambda value: units.parse_choice(value, FORMATS))
 OF_IMAGE = ("cr3", "eptp", "ncr3", "no_host_nxe", "no_execute_only")
 OF_EXAMPLE = ("nested",)
 OF_REPLAY = (
-    "vm", "space", "mode", "processor", "settings", "no_nested_dirty", "root", "page_maps",
+    "vm", "space", "mode", "processor", "settings", "root", "page_maps",
+    "no_nested_dirty", "no_pcid", "pinned", "no_migration_flush", "conflicts",
     *(flag[2:].replace("-", "_") for flag, *_ in MACHINE_OPTIONS),
 )  # fmt: skip
 REPLAY = "TRACES or --schedule"
