@@ -27,12 +27,16 @@ FLAGS = ("-O3", "-march=native", "-shared", "-fPIC", "-Wall", "-Wextra")
 MODES = ("tagged", "purge", "flush", "native")
 UNITS = ("accesses", "instructions", "cycles")
 PAGES = ("4k", "2m", "auto")
+RULES = ("lru", "tree-plru", "rotating-plru")
+LEVELS = ("l1d", "l2", "l3", "memory")  # where a read of a table is served
+EXACT, PARTS = 512, 64  # buckets of walk latencies: of one cycle, then so many to a power of two
 MOST_KIND = 2
 ERRORS = {
     -2: "a guest has no frame left for its next page; give it more memory",
     -3: "the hypervisor has no frame left for its next page; give the host more memory",
     -4: "these settings cannot be run: too many virtual machines, or too little memory to begin",
     -5: "an access was refused by rights, which this model never does",
+    -6: "there is no memory for the table of known pages",
 }
 
 
@@ -76,6 +80,10 @@ class Settings:
     walk_cache_latency: int = 1
     nested_tlb_latency: int = 1
     reference_latency: int = 14
+    l1d_read_latency: int = 4
+    l2_read_latency: int = 14
+    l3_read_latency: int = 78
+    memory_read_latency: int = 285
     update_latency: int = 20
     guest_fault_cost: int = 1000
     nested_fault_cost: int = 5000
@@ -94,6 +102,11 @@ class Twin:
         pages cost on exits of each.
     histogram
         ``[2 * vms, 25]``: completed walks by their references.
+    latencies
+        ``[2 * vms, buckets]``: completed walks by their latency in cycles; `lowest` gives the
+        lowest latency of each bucket.
+    misses
+        By cause, ``[2 * vms]``: why the page of each completed walk was in no TLB.
     evictions
         ``[vms + 1, vms + 1]``: live L2 entries dropped, by who filled and who owned; last, the
         hypervisor.
@@ -107,6 +120,8 @@ class Twin:
 
     counters: dict[str, NDArray[np.int64]]
     histogram: NDArray[np.int64]
+    latencies: NDArray[np.int64]
+    misses: dict[str, NDArray[np.int64]]
     evictions: NDArray[np.int64]
     cycles: dict[str, NDArray[np.int64]]
     clock: int
@@ -132,14 +147,46 @@ def build(defines: tuple[str, ...] = ()) -> ctypes.CDLL:
         return ctypes.CDLL(str(target))  # stays mapped when its file is gone
 
 
+def lowest(bucket: int) -> int:
+    """Return the lowest walk latency, in cycles, that a bucket stands for."""
+    power, part = divmod(bucket - EXACT, PARTS)
+    return bucket if bucket < EXACT else (PARTS + part) * (EXACT // PARTS << power)
+
+
 def shapes() -> dict[str, tuple[int, int]]:
     """Return the caches of the source as it stands: entries and ways by name."""
-    listed = re.findall(r"X\((\w+), (\d+), (\d+)\)", SOURCE.read_text())
+    listed = re.findall(r"X\((\w+), (\d+), (\d+), \w+\)", SOURCE.read_text())
     return {name: (int(entries), int(ways)) for name, entries, ways in listed}
 
 
+def rules() -> dict[str, str]:
+    """Return their rules of replacement: a name of `RULES` by the cache's."""
+    listed = re.findall(r"X\((\w+), \d+, \d+, (\w+)\)", SOURCE.read_text())
+    return {name: rule.replace("_", "-").lower() for name, rule in listed}
+
+
+def data_caches() -> dict[str, tuple[int, int]]:
+    """Return the data caches of the source as it stands: bytes and ways by name."""
+    listed = re.findall(r"X\((\w+), (\d+), (\d+)\)", SOURCE.read_text())
+    return {name: (int(size), int(ways)) for name, size, ways in listed}
+
+
+def _check_names(given: Mapping[str, object], known: Mapping[str, object], what: str) -> None:
+    if set(given) - set(known):
+        raise ValueError(f"{what}: found {sorted(given)}; accepted: {', '.join(known)}")
+
+
+def _as_macro(name: str, rows: Sequence[tuple[object, ...]]) -> str:
+    """Return the compiler's option that defines one of the lists of the source anew."""
+    return f"-D{name}(X)=" + " ".join(f"X({', '.join(map(str, row))})" for row in rows)
+
+
 def library(
-    changed: Mapping[str, tuple[int, int]] | None = None, fold: int | None = None
+    changed: Mapping[str, tuple[int, int]] | None = None,
+    fold: int | None = None,
+    *,
+    replacement: Mapping[str, str] | Literal["none"] | None = None,
+    caches: Mapping[str, tuple[int, int]] | Literal["none"] | None = None,
 ) -> ctypes.CDLL:
     """Build and load the program, by default as Skylake-SP.
 
@@ -150,23 +197,39 @@ def library(
         ``{"NESTED": (0, 1)}`` for no nested TLB.
     fold : int
         The L2's set is ``(page ^ page >> fold) % sets``; 63 for ``page % sets``.
+    replacement : mapping or "none"
+        Rules (`RULES`) of the caches that differ, by their names; "none": all of them are LRU.
+    caches : mapping or "none"
+        Bytes and ways of the data caches that differ, by their names; 0 bytes for no such cache.
+        "none": there are none, and each read of a table takes `Settings.reference_latency`.
 
     Raises
     ------
     NoCompiler
         There is none, or it cannot build the program.
     """
-    wanted = shapes() | dict(changed or {})
-    if len(wanted) > len(shapes()):
-        raise ValueError(f"caches: found {sorted(changed or {})}; accepted: {', '.join(shapes())}")
-    listed = " ".join(f"X({name}, {shape[0]}, {shape[1]})" for name, shape in wanted.items())
-    defines = (f"-DSHAPES(X)={listed}",) if changed else ()
-    return build(defines + ((f"-DL2_FOLD={fold}",) if fold is not None else ()))
+    defines = []
+    if changed or replacement:
+        wanted = shapes() | dict(changed or {})
+        none = dict.fromkeys(shapes(), "lru")
+        rule = none if replacement == "none" else rules() | dict(replacement or {})
+        _check_names(wanted, shapes(), "caches")
+        _check_names(rule, shapes(), "replacement")
+        listed = [(name, *wanted[name], rule[name].replace("-", "_").upper()) for name in shapes()]
+        defines.append(_as_macro("SHAPES", listed))
+    if caches:
+        none = dict.fromkeys(data_caches(), (0, 1))
+        sizes = none if caches == "none" else data_caches() | dict(caches)
+        _check_names(sizes, data_caches(), "data caches")
+        defines.append(_as_macro("DATA_CACHES", [(name, *sizes[name]) for name in data_caches()]))
+    if fold is not None:
+        defines.append(f"-DL2_FOLD={fold}")
+    return build(tuple(defines))
 
 
 def _names(program: ctypes.CDLL) -> list[list[str]]:
     """Read what the program calls its settings, VM settings, counters and causes, in its order."""
-    lists = (ctypes.c_char_p * 4).in_dll(program, "names")
+    lists = (ctypes.c_char_p * 5).in_dll(program, "names")
     return [(each or b"").decode().split() for each in lists]
 
 
@@ -198,7 +261,7 @@ def run(
     settings = settings or Settings()
     machines = machines or [Machine()] * len(traces)
     program = program or library()
-    setting_names, machine_names, counter_names, cause_names = _names(program)
+    setting_names, machine_names, counter_names, cause_names, miss_names = _names(program)
     addresses = [np.ascontiguousarray(address, dtype=np.int64) for address, _ in traces]
     kinds = [np.ascontiguousarray(kind, dtype=np.uint8) for _, kind in traces]
     if len(machines) != len(traces):
@@ -207,12 +270,17 @@ def run(
         if address.shape != kind.shape or (kind.size and kind.max() > MOST_KIND):
             raise ValueError("a trace is two arrays of one length, kinds 0 to 2")
     given = _numbers(settings, setting_names)
-    for machine in [Machine(), *machines]:
+    for machine in [Machine(vm_memory=0), *machines]:  # the root partition takes no memory
         given += _numbers(machine, machine_names)
     vms = 1 + len(traces)
-    width = ctypes.c_int.in_dll(program, "histogram_width").value
-    counters, causes = len(counter_names), len(cause_names)
-    tables = [(2 * vms, counters), (2 * vms, width), (vms + 1, vms + 1), (vms, causes), (2, 1)]
+    widths = [
+        len(counter_names),
+        ctypes.c_int.in_dll(program, "histogram_width").value,
+        ctypes.c_int.in_dll(program, "latency_width").value,
+        len(miss_names),
+    ]
+    tables = [(2 * vms, width) for width in widths]
+    tables += [(vms + 1, vms + 1), (vms, len(cause_names)), (2, 1)]
     lengths = [rows * columns for rows, columns in tables]
     out = np.zeros(sum(lengths), np.int64)
     status = program.run(
@@ -225,13 +293,15 @@ def run(
     )
     if status:
         raise TwinError(ERRORS[status])
-    counts, histogram, evictions, cycles, ends = (
+    counts, histogram, latencies, misses, evictions, cycles, ends = (
         part.reshape(shape)
         for part, shape in zip(np.split(out, np.cumsum(lengths)[:-1]), tables, strict=True)
     )
     return Twin(
         counters=dict(zip(counter_names, counts.T, strict=True)),
         histogram=histogram,
+        latencies=latencies,
+        misses=dict(zip(miss_names, misses.T, strict=True)),
         evictions=evictions,
         cycles=dict(zip(cause_names, cycles.T, strict=True)),
         clock=int(ends[0, 0]),

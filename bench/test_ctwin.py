@@ -30,6 +30,41 @@ TINY = {
     "NESTED": (4, 2),
 }
 BARE = TINY | NO_CACHES | {"DATA_2M": (0, 1), "FETCH_2M": (0, 1)}
+THIRDS = TINY | {"DATA_4K": (12, 6), "FETCH_4K": (24, 12), "L2": (48, 24), "NESTED": (6, 6)}
+FEW_LINES = {"L1D": (512, 2), "L2D": (6 * 64 * 4, 4), "L3D": (5 * 64 * 11, 11)}
+LRU = {"replacement": "none", "caches": "none"}
+EACH_RULE = {
+    "tree-plru": {"DATA_4K", "DATA_2M", "FETCH_4K", "L2", "PDE", "PDPTE", "NESTED"},
+    "rotating-plru": {"DATA_4K", "FETCH_4K", "L2", "NESTED"},
+}
+PROCESSORS = {  # what `ctwin.library` is asked for
+    "skylake": {},
+    "skylake-lru": LRU,
+    "tiny-lru": {"changed": TINY, **LRU},
+    "bare-lru": {"changed": BARE, **LRU},
+    "tiny-tree": {
+        "changed": TINY,
+        "replacement": dict.fromkeys(TINY, "lru")
+        | dict.fromkeys(EACH_RULE["tree-plru"], "tree-plru"),
+        "caches": FEW_LINES,
+    },
+    "tiny-tree-16": {
+        "changed": TINY | {"DATA_4K": (16, 8), "L2": (32, 16)},
+        "replacement": dict.fromkeys(TINY, "lru") | dict.fromkeys(["DATA_4K", "L2"], "tree-plru"),
+        "caches": FEW_LINES | {"L2D": (0, 1)},
+    },
+    "tiny-thirds": {
+        "changed": THIRDS,
+        "replacement": dict.fromkeys(THIRDS, "lru")
+        | dict.fromkeys(EACH_RULE["rotating-plru"], "rotating-plru"),
+        "caches": FEW_LINES | {"L3D": (0, 1)},
+    },
+    "bare-lines": {
+        "changed": BARE,
+        "replacement": "none",
+        "caches": {"L1D": (64, 1), "L2D": (0, 1), "L3D": (0, 1)},
+    },
+}
 
 pytestmark = pytest.mark.skipif(
     shutil.which(ctwin.compiler()) is None, reason="there is no C compiler"
@@ -44,7 +79,7 @@ def trace(*accesses):
 
 
 def replay(*accesses, machine=None, shapes=None, **settings):
-    program = ctwin.library(shapes)
+    program = ctwin.library(shapes, **LRU)
     return ctwin.run([trace(*accesses)], Settings(**settings), [machine or Machine()], program)
 
 
@@ -69,6 +104,15 @@ def mixed(seed, accesses, pages=600):
 
 def references(twin, row=1):
     return {n: int(twin.histogram[row, n]) for n in np.flatnonzero(twin.histogram[row])}
+
+
+def walk_latencies(twin, row=1):
+    row = twin.latencies[row]
+    return {ctwin.lowest(int(n)): int(row[n]) for n in np.flatnonzero(row)}
+
+
+def misses(twin, row=1):
+    return {why: int(rows[row]) for why, rows in twin.misses.items() if rows[row]}
 
 
 @pytest.mark.parametrize(
@@ -153,9 +197,8 @@ def test_an_exit_touches_the_hypervisors_pages_in_its_own_row():
 
 
 def test_an_eviction_is_booked_on_who_filled_and_who_owned():
-    shapes = {"L2": (1, 1)}
     settings = Settings(quantum=1, quantum_unit="accesses")
-    program = ctwin.library(shapes)
+    program = ctwin.library({"L2": (1, 1)}, **LRU)
     twin = ctwin.run([trace(0, KIB4), trace(0, KIB4)], settings, None, program)
     assert twin.evictions.tolist() == [[0, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
     assert twin.counters["switch"].tolist() == [0, 1, 0, 0, 0, 0]
@@ -214,16 +257,25 @@ def test_the_causes_sum_to_the_clock(mode):
 # ---- the naive model ----------------------------------------------------------------------------
 
 
-def geometry(shapes, fold):
+def geometry(processor, fold, settings):
     """Return the naive model's geometry of the same processor."""
+    asked = PROCESSORS[processor]
+    shapes = ctwin.shapes() | asked.get("changed", {})
+    given = asked.get("replacement", {})
+    rules = dict.fromkeys(shapes, "lru") if given == "none" else ctwin.rules() | given
+    given = asked.get("caches", {})
+    lines = {"L1D": (0, 1)} if given == "none" else ctwin.data_caches() | given
     both = (naive.K4, naive.M2)
 
     def array(name, sizes, fold=0):
         entries, ways = shapes[name]
-        return [naive.Array(entries, ways, sizes, fold)] if entries else []
+        return [naive.Array(entries, ways, sizes, fold, rules[name])] if entries else []
 
     def one(name, sizes=(naive.K4,)):
         return next(iter(array(name, sizes)), None)
+
+    def cache(name, latency):
+        return naive.Lines(*lines[name], latency) if lines[name][0] else None
 
     return naive.Geometry(
         l1=[
@@ -233,6 +285,16 @@ def geometry(shapes, fold):
         l2=array("L2", both, fold),
         walk=[one("PDE"), one("PDPTE"), one("PML4E")],
         nested=one("NESTED", both),
+        table_reads="walker" if lines["L1D"][0] else "fixed",
+        data=naive.Data(
+            l1d=cache("L1D", settings.l1d_read_latency),
+            l1i=None,
+            l2=cache("L2D", settings.l2_read_latency),
+            l3=cache("L3D", settings.l3_read_latency),
+            memory=settings.memory_read_latency,
+        )
+        if lines["L1D"][0]
+        else None,
     )
 
 
@@ -243,7 +305,8 @@ def naive_counts(result, vms):
     names += ("exit", "switch")
     cached = ("l2", "pde", "pdpte", "pml4e", "nested")
     rows = range(2 * vms)
-    counts, hits = result["counts"], result["hits"]
+    counts, hits, reads = result["counts"], result["hits"], result["reads"]
+    served = [(kind, level) for kind in ("guest", "nested") for level in ctwin.LEVELS]
 
     def sum_hits(row, start):
         return sum(times for name, times in hits[row].items() if name.startswith(start))
@@ -251,6 +314,7 @@ def naive_counts(result, vms):
     return {
         **{name: [counts[row].get(name.upper(), 0) for row in rows] for name in names},
         **{f"{name}_hit": [sum_hits(row, name) for row in rows] for name in cached},
+        **{f"{kind}_{at}": [row.get(f"{kind}.{at}", 0) for row in reads] for kind, at in served},
         "l1_miss_data": [result["l1_misses"][row][0] for row in rows],
         "l1_miss_fetch": [result["l1_misses"][row][1] for row in rows],
         "access": [counts[row].get("ACCESS", 0) for row in rows],
@@ -266,9 +330,8 @@ def twin_counts(twin):
 
 
 def draw(seed):
-    """Return a random case: shapes, fold, settings, machines, traces."""
+    """Return a random case: fold, settings, machines, traces."""
     rng = random.Random(seed)
-    shapes = rng.choice([None, TINY, TINY, BARE])
     settings = Settings(
         mode=rng.choice(ctwin.MODES),
         quantum=rng.choice([1, 1, 5000, 20_000, 300_000]),
@@ -286,6 +349,9 @@ def draw(seed):
         memory=1 << 30,
         l2_latency=rng.choice([7, 9]),
         reference_latency=rng.choice([14, 50]),
+        l1d_read_latency=rng.choice([4, 5]),
+        l2_read_latency=rng.choice([14, 15]),
+        memory_read_latency=rng.choice([60, 61]),
     )
     machines, traces = [], []
     for vm in range(rng.choice([1, 2, 3, 4])):
@@ -293,7 +359,7 @@ def draw(seed):
         machines.append(Machine(rng.choice([64, 256]) << 20, *pages))
         address, kind = mixed(seed * 8 + vm, rng.choice([100, 9000, 9000, 13_000]), pages=400)
         traces.append((address, kind if rng.random() < 0.8 else np.minimum(kind, WRITE)))
-    return shapes, rng.choice([7, 2]), settings, machines, traces
+    return rng.choice([7, 2]), settings, machines, traces
 
 
 COST_NAMES = {
@@ -311,14 +377,19 @@ COST_NAMES = {
 }
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_every_count_equals_the_naive_models(seed):
-    shapes, fold, settings, machines, traces = draw(seed)
-    twin = ctwin.run(traces, settings, machines, ctwin.library(shapes, fold))
-    full = ctwin.shapes() | (shapes or {})
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_every_count_equals_the_naive_models(processor, seed):
+    fold, settings, machines, traces = draw(4 * list(PROCESSORS).index(processor) + seed)
+    program = ctwin.library(fold=fold, **PROCESSORS[processor])
+    twin = ctwin.run(traces, settings, machines, program)
+    its = geometry(processor, fold, settings)
+    costs = {cause: getattr(settings, name) for cause, name in COST_NAMES.items()}
+    if its.nested is None:
+        costs["nested_tlb"] = 0
     slow = naive.Replay(
         naive.Settings(
-            geometry=geometry(full, fold),
+            geometry=its,
             vms=[
                 naive.VmSettings(
                     trace=[
@@ -336,7 +407,7 @@ def test_every_count_equals_the_naive_models(seed):
             exit_interval=settings.frequency_hz if settings.exits_per_second else 0,
             exit_code_pages=settings.exit_code_pages,
             exit_data_pages=settings.exit_data_pages,
-            costs={cause: getattr(settings, name) for cause, name in COST_NAMES.items()},
+            costs=costs,
             warm_up=settings.warm_up,
             repeat=settings.repeat,
             backing="first-touch" if settings.first_touch else "start",
@@ -349,6 +420,8 @@ def test_every_count_equals_the_naive_models(seed):
     vms = 1 + len(traces)
     assert twin_counts(twin) == naive_counts(slow, vms)
     assert [references(twin, row) for row in range(2 * vms)] == slow["histogram"]
+    assert [walk_latencies(twin, row) for row in range(2 * vms)] == slow["walk_latency"]
+    assert [misses(twin, row) for row in range(2 * vms)] == slow["misses"]
     assert twin.evictions.tolist() == slow["evictions"]
     assert [
         {cause: int(cycles[vm]) for cause, cycles in twin.cycles.items() if cycles[vm]}
