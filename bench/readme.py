@@ -60,6 +60,11 @@ def imports() -> str:
     return "\n".join([*table, ""])
 
 
+def published() -> str:
+    """Return the table of published results beside ours."""
+    return output_of("python", "bench/published.py", "--readme")
+
+
 def renewed(text: str, parts: dict[str, Callable[[], str]]) -> str:
     """Return the text with the named parts made anew."""
     return PARTS.sub(
@@ -70,6 +75,5 @@ def renewed(text: str, parts: dict[str, Callable[[], str]]) -> str:
 if __name__ == "__main__":
     readme = ROOT / "README.md"
     output_of("mmu", "walk", "0x7f0012345678", "--write", "--figure", "bench/walk.png")
-    readme.write_text(
-        renewed(readme.read_text(), {"demo": demo, "speed": speed, "imports": imports})
-    )
+    parts = {"demo": demo, "speed": speed, "imports": imports, "published": published}
+    readme.write_text(renewed(readme.read_text(), parts))
