@@ -35,6 +35,8 @@ from mmu.software.turns import (
     clocks,
 )
 
+pytestmark = pytest.mark.slow
+
 PHASES = settings(
     max_examples=60,
     deadline=None,

@@ -13,6 +13,8 @@ from mmu.processors import load_processor, names
 from mmu.run import Replay
 from mmu.software import boot
 
+pytestmark = pytest.mark.slow
+
 ONE_WALKER = ["walkers=1"]
 
 

@@ -21,6 +21,8 @@ from mmu.trace.writer import write_trace
 from mmu.units import MODES
 from mmu.values import Vary
 
+pytestmark = pytest.mark.slow
+
 MODES_HERE = ("tagged", "purge", "flush")
 SLOWER = {"tagged": 0, "purge": 1, "flush": 3}  # times 1,100 cycles at a value of 1
 

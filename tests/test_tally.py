@@ -11,6 +11,8 @@ from mmu.result import load
 from mmu.trace.format import Raw
 from mmu.trace.writer import write_trace
 
+pytestmark = pytest.mark.slow
+
 CACHES = (
     "data_caches={l1d={bytes=4096,ways=8,latency=4},l1i={bytes=4096,ways=8,latency=4},"
     "l2={bytes=16384,ways=4,latency=14},l3={bytes=65536,ways=16,latency=50},memory=200}"
