@@ -34,3 +34,12 @@ def program(tmp_path_factory):
 def out(tmp_path):
     (tmp_path / "out").mkdir()
     return tmp_path / "out" / "trace.parquet"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder to work in, with two files that pass for traces."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("web", "db"):
+        (tmp_path / f"{name}.parquet").write_bytes(b"PAR1")
+    return tmp_path

@@ -22,15 +22,6 @@ from mmu.result import Comparison, Result
 HEAVY = {"numpy", "numba", "pyarrow", "pydantic", "rich", "matplotlib", "pandas"}
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A folder to work in, with two files that pass for traces."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("web", "db"):
-        (tmp_path / f"{name}.parquet").write_bytes(b"PAR1")
-    return tmp_path
-
-
 class Engine(types.ModuleType):
     """Stands for `mmu.run`: remembers what it was asked for, returns numbers made by hand."""
 
@@ -418,6 +409,20 @@ def run(*arguments):
     )
 
 
+def imports_nothing_heavy(commands, statuses):
+    """Run commands in one process that ends with what they return, and see what they import."""
+    code = f"""
+import sys
+from mmu.cli import main
+statuses = [main(arguments) for arguments in {commands!r}]
+heavy = {HEAVY!r} & set(sys.modules)
+assert not heavy, heavy
+assert statuses == {statuses!r}, statuses
+"""
+    done = run("-c", code)
+    assert done.returncode == 0, done.stderr
+
+
 def test_help_and_wrong_arguments_import_nothing_heavy(folder):
     light = [
         ["--help"], ["compare", "--help"], ["replay", "-h"], ["trace", "--help"], ["processors"],
@@ -430,16 +435,7 @@ def test_help_and_wrong_arguments_import_nothing_heavy(folder):
         ["schedule", "show"], ["schedule", "show", "none.toml"], ["replay", "--schedule", "."],
         ["schedule", "show", "web.parquet", "--slices", "0"],
     ]  # fmt: skip
-    code = f"""
-import sys
-from mmu.cli import main
-statuses = [main(arguments) for arguments in {light!r}]
-heavy = {HEAVY!r} & set(sys.modules)
-assert not heavy, heavy
-assert statuses == [0] * 8 + [2] * 14, statuses
-"""
-    done = run("-c", code)
-    assert done.returncode == 0, done.stderr
+    imports_nothing_heavy(light, [0] * 8 + [2] * 14)
 
 
 def test_help_takes_less_than_a_quarter_of_a_second():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from handmade import comparison
-from test_cli import HEAVY, mmu, refused, run
+from test_cli import imports_nothing_heavy, mmu, refused
 
 from mmu import cli, report_sweep
 from mmu.cli import run as run_cli
@@ -16,15 +16,6 @@ from mmu.cli.arguments import COUNT, PAGES, QUANTUM
 from mmu.errors import InputError
 from mmu.options import RUN_OPTIONS, VM_OPTIONS
 from mmu.swept import Sweep
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A folder to work in, with two files that pass for traces."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("web", "db"):
-        (tmp_path / f"{name}.parquet").write_bytes(b"PAR1")
-    return tmp_path
 
 
 class Engine(types.ModuleType):
@@ -202,13 +193,4 @@ def test_help_and_wrong_values_import_nothing_heavy(folder):
         ["compare", "none.parquet", "--vary", "seed=1,2"],
         ["compare", "web.parquet", "--vary", "seed=1,2", "--seed", "5"],
     ]
-    code = f"""
-import sys
-from mmu.cli import main
-statuses = [main(arguments) for arguments in {light!r}]
-heavy = {HEAVY!r} & set(sys.modules)
-assert not heavy, heavy
-assert statuses == [0] + [2] * 7, statuses
-"""
-    done = run("-c", code)
-    assert done.returncode == 0, done.stderr
+    imports_nothing_heavy(light, [0] + [2] * 7)

@@ -6,7 +6,7 @@ import json
 from itertools import product
 
 import pytest
-from test_cli import HEAVY, mmu, refused, run
+from test_cli import imports_nothing_heavy, mmu, refused
 
 import mmu as package
 from mmu import cli
@@ -423,13 +423,4 @@ def test_help_and_wrong_arguments_of_walk_import_nothing_heavy(tmp_path):
         ["walk", "0", "--image", "none", "--cr3", "0"], ["walk", "0", "--cr3", "0"],
         ["walk", "0", "--write", "--fetch"], ["walk", "0", "none.parquet"],
     ]  # fmt: skip
-    code = f"""
-import sys
-from mmu.cli import main
-statuses = [main(arguments) for arguments in {light!r}]
-heavy = {HEAVY!r} & set(sys.modules)
-assert not heavy, heavy
-assert statuses == [0] + [2] * 7, statuses
-"""
-    done = run("-c", code)
-    assert done.returncode == 0, done.stderr
+    imports_nothing_heavy(light, [0] + [2] * 7)
