@@ -12,7 +12,7 @@ from mmu.hardware.causes import with_room
 from mmu.hardware.check import STALE_CONTEXT, STALE_INDEX
 from mmu.hardware.geometry import plain_view
 from mmu.hardware.machine import ACCESSES
-from mmu.hardware.overlap import BEGIN_WALKS
+from mmu.hardware.overlap import walks_overlap
 from mmu.hardware.rows import Words
 from mmu.memory import Memory
 from mmu.options import configured
@@ -176,7 +176,7 @@ class Replay:
         longest = max(stream.trace.accesses for stream in self.streams.values())
         self.plain = plain_view(self.host.machine) if check else None
         self._check_raw(check)
-        overlap = self.host.machine.flight.shape[1] > BEGIN_WALKS
+        overlap = walks_overlap(self.host.machine)
         self.feed = build_feed(self.streams, max(BLOCK, min(records, longest)), overlap)
         self._check_starts()
         if config.warm_up >= self.total:

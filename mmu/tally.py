@@ -21,7 +21,7 @@ from mmu.hardware.machine import (
     NESTED_READS,
     WALKS,
 )
-from mmu.hardware.overlap import BEGIN_WALKS, PIECES
+from mmu.hardware.overlap import PIECES, walks_overlap
 from mmu.hardware.rows import L2_DATA, Words
 from mmu.result import SERIES, Result
 from mmu.software.boot import Host
@@ -30,9 +30,8 @@ from mmu.software.world import MAPPED, PAGE_MAP_4K
 
 Columns = dict[str, list[int]]
 
-READS = (
-    *range(GUEST_READS, NESTED_READS + len(SERVED)),
-)  # events that say where reads were served
+# Events that say where reads were served.
+READS = range(GUEST_READS, NESTED_READS + len(SERVED))
 
 
 class Samples:
@@ -159,7 +158,7 @@ def _cycles(host: Host, lp: int) -> dict[str, Words]:
     causes = {cause: np.zeros(vms, np.int64) for cause in CAUSES}
     for event, cause, cycles in host.costs:
         causes[cause] += events[:vms, event] * cycles
-    if machine.flight.shape[1] > BEGIN_WALKS:  # walks overlapped: they cost what was waited for
+    if walks_overlap(machine):  # walks overlapped: they cost what was waited for
         for piece, cause in enumerate(PIECES):
             causes[cause] = machine.exposed[lp, :vms, piece]
     causes["hypervisor"] = events[vms:] @ schedule.cost[1]

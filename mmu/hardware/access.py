@@ -221,15 +221,9 @@ def share(machine: Machine, context: int, gva: int, side: int) -> None:
 
 @inlined
 def bring_forward(
-    tag: Words,
-    frame: Words,
-    order: Words,
-    rules: Words,
-    shape: Words,
-    row: int,
-    page: int,
+    tag: Words, frame: Words, order: Words, rules: Words, shape: Words, row: int, page: int,
     key: int,
-) -> int:
+) -> int:  # fmt: skip
     """Return the tag word of a page in a row of `shape`, used from now on; or EMPTY.
 
     `row` is where the row's numbers begin: loaded when they are needed, they cost less than locals

@@ -236,20 +236,17 @@ def drop_after_fault(machine: Machine, context: int, gva: int, outcome: int) -> 
     if outcome == NESTED_VIOLATION:
         gpa, tables = machine.fault[FAULT_GPA], machine.nested_tag[at(context)]
         for row in range(rows.begin[NESTED], rows.begin[NESTED + 1]):
-            page = page_number(gpa, rows.table[at(row), ROW_SIZE])
-            remove(
-                tag, frame, rows, row, page, tag_key(tables, page, rows.table[at(row), ROW_SIZE])
-            )
+            size = rows.table[at(row), ROW_SIZE]
+            page = page_number(gpa, size)
+            remove(tag, frame, rows, row, page, tag_key(tables, page, size))
         drop_entries(machine, tables, NESTED_ENTRY)
         if machine.fault[FAULT_TABLE]:
             return
     shared = globals_of(machine.global_context, context)
     for group in range(NESTED):
         for row in range(rows.begin[at(group)], rows.begin[at(group + 1)]):
-            page, size = (
-                page_number(gva, rows.table[at(row), ROW_SIZE]),
-                rows.table[at(row), ROW_SIZE],
-            )
+            size = rows.table[at(row), ROW_SIZE]
+            page = page_number(gva, size)
             forget(machine, group, row, page, tag_key(context, page, size))
             if shared != NO_CONTEXT:
                 forget(machine, group, row, page, tag_key(shared, page, size))

@@ -47,6 +47,11 @@ def nothing_under_way(walkers: int) -> Words:
     return flight
 
 
+def walks_overlap(machine: Machine) -> bool:
+    """Tell whether the walks of a whole machine's virtual machines overlap with what follows."""
+    return machine.flight.shape[1] > BEGIN_WALKS
+
+
 @inlined
 def record(walk: int) -> int:
     """Return where the record of a walk under way begins."""

@@ -19,45 +19,21 @@ from mmu.hardware.geometry import (
     processor_rows,
 )
 from mmu.hardware.machine import (
-    CR3_LOADS,
-    DIRTY_WALKS,
-    ENTRY_HITS,
-    EVENTS,
-    EXITS,
     FAULT_GPA,
-    FAULT_WALKS,
     FETCH,
-    GUEST_FAULTS,
-    GUEST_READS,
-    GUEST_REFERENCES,
     INSTRUCTION_CYCLES,
-    INSTRUCTIONS,
-    INVALIDATIONS,
-    L2_LOOKUPS,
-    MIGRATIONS,
-    NESTED_FAULTS,
-    NESTED_LOOKUPS,
-    NESTED_READS,
-    NESTED_REFERENCES,
-    NESTED_TLB_CYCLES,
     NO_CONTEXT,
     READ_ACCESS,
-    READ_CYCLES,
-    SERVED,
     SHARED,
-    SHOOTDOWN_TARGETS,
-    SHOOTDOWNS,
     SUPERVISOR,
-    SWITCHES,
-    UPDATES,
-    WALKS,
     WINDOW,
     WRITE_ACCESS,
     Machine,
 )
-from mmu.hardware.overlap import BEGIN_WALKS, PIECES
+from mmu.hardware.overlap import walks_overlap
 from mmu.hardware.rows import CONTEXTS
 from mmu.hardware.rules import with_ept, x86_rules
+from mmu.software.costs import costs_of, prices
 from mmu.software.frames import Frames, break_regions, pools
 from mmu.software.guest import back_found, map_found, map_pages
 from mmu.software.hypervisor import open_partition
@@ -114,14 +90,6 @@ HYPERVISOR_CODE = 0xFFFF_8000_0000_0000 - (1 << 64)
 HYPERVISOR_DATA = 0xFFFF_8880_0000_0000 - (1 << 64)
 
 
-class Cost(NamedTuple):
-    """What one event costs, and the cause its cycles are booked to."""
-
-    event: int
-    cause: str
-    cycles: int
-
-
 def overlaps(config: RunConfig) -> bool:
     """Tell whether walks overlap with what follows."""
     return config.window > 0
@@ -170,7 +138,7 @@ class Host:
         self.contexts: dict[tuple[int, int], int] = {}
         self._open_hypervisor()
         self._map_found()
-        self.costs = self._costs()
+        self.costs = costs_of(config, self.machine.model[0])
         self.schedule = self._schedule()
 
     @property
@@ -309,57 +277,9 @@ class Host:
         own = [process.guest_pages for process in setting.processes if process.space == space]
         return (own[0] if own else None) or setting.guest_pages
 
-    def _costs(self) -> list[Cost]:
-        config = self.config
-        latency, costs = config.processor.latencies, config.costs
-        model = self.machine.model[0]
-        second = bool(config.processor.l2 or config.processor.l2_fetch)
-        return [
-            Cost(INSTRUCTIONS, "base", costs.cycles_per_instruction),
-            Cost(L2_LOOKUPS, "l2", latency.l2 if second else 0),
-            Cost(WALKS, "walk_cache", latency.walk_cache),
-            Cost(DIRTY_WALKS, "walk_cache", latency.walk_cache),
-            Cost(FAULT_WALKS, "walk_cache", latency.walk_cache),
-            Cost(ENTRY_HITS, "walk_cache", latency.walk_cache),
-            Cost(NESTED_LOOKUPS, "nested_tlb", int(model[NESTED_TLB_CYCLES])),
-            *self._read_costs(),
-            Cost(UPDATES, "update", latency.update),
-            Cost(GUEST_FAULTS, "guest_fault", costs.guest_fault),
-            Cost(NESTED_FAULTS, "nested_fault", costs.nested_fault),
-            Cost(EXITS, "exit", costs.exit),
-            Cost(SWITCHES, "switch", costs.switch),
-            Cost(CR3_LOADS, "cr3_load", costs.cr3_load),
-            Cost(MIGRATIONS, "migration", costs.migration),
-            Cost(SHOOTDOWNS, "shootdown", costs.shootdown),
-            Cost(SHOOTDOWN_TARGETS, "shootdown", costs.shootdown_target),
-            Cost(INVALIDATIONS, "invalidation", costs.invalidation),
-        ]
-
-    def _read_costs(self) -> list[Cost]:
-        """Return what table reads cost, by where they are served from."""
-        reads = {"guest_table": GUEST_READS, "nested_table": NESTED_READS}
-        cycles = self.machine.model[0, READ_CYCLES : READ_CYCLES + SERVED].tolist()
-        if self.data_caches is None:
-            events = {"guest_table": GUEST_REFERENCES, "nested_table": NESTED_REFERENCES}
-            return [Cost(event, cause, cycles[0]) for cause, event in events.items()]
-        return [
-            Cost(event + served, cause, cycles[served])
-            for cause, event in reads.items()
-            for served in range(SERVED)
-        ]
-
     def _schedule(self) -> Schedule:
         config = self.config
         vms, lps = len(self.vms), config.lps
-        cost = np.zeros((2, len(EVENTS)), np.int64)
-        for event, _, cycles in self.costs:
-            cost[:, event] = cycles
-        if (
-            self.machine.flight.shape[1] > BEGIN_WALKS
-        ):  # what walks take is told by how long they were waited for
-            for event, cause, _ in self.costs:
-                cost[0, event] *= cause not in PIECES
-        cost[1, INSTRUCTIONS] = 0  # an exit's cost covers the handler's instructions
         now = np.zeros((lps, NOW_FIELDS), np.int64)
         now[:, NEXT_EXIT] = exits = self._interval(config.exits_per_second)
         now[:, NEXT_SHOOTDOWN] = shootdowns = self._interval(config.shootdowns_per_second)
@@ -377,7 +297,7 @@ class Host:
             idle=np.zeros((lps, vms), np.int64),
             holds=np.zeros((lps, vms), np.int64),
             requested=np.zeros((lps, vms), np.int64),
-            cost=cost,
+            cost=prices(self.costs, walks_overlap(self.machine)),
             mode=MODES.index(config.mode),
             unit=UNITS.index(config.quantum.unit),
             length=np.array(

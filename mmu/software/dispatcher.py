@@ -259,10 +259,8 @@ def make_block(
     if status < 0:
         return status
     whole, events, fed = schedule.whole, machine.events[at(vm)], feed.stream[stream]
-    made, instructions = (
-        feed.accesses[at(stream), at(block)],
-        feed.instructions[at(stream), at(block)],
-    )
+    made = feed.accesses[at(stream), at(block)]
+    instructions = feed.instructions[at(stream), at(block)]
     fed[BLOCK] += 1
     fed[LEFT] -= made
     events[ACCESSES] += made
